@@ -1,0 +1,21 @@
+//! Pure data and decisions: names, SPIFFE IDs, services, checks, intentions and what a proxy sees.
+//!
+//! Everyone may use this module; it uses nothing else of the crate, does no I/O, reads no clock and
+//! starts no task. Whatever needs the time takes it as an argument.
+
+pub mod check;
+pub mod duration;
+pub mod intention;
+pub mod name;
+pub mod reason;
+pub mod service;
+pub mod snapshot;
+pub mod spiffe;
+
+pub use check::{Check, CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus};
+pub use intention::{Action, Intention, Intentions, Party, Verdict};
+pub use name::{InstanceId, NameError, NodeName, ServiceName};
+pub use reason::Reason;
+pub use service::{Definition, Instance, Kind, ProxySpec, Registration, Sidecar, Upstream, Weights};
+pub use snapshot::{Bundle, Endpoint, EndpointId, Position, Snapshot};
+pub use spiffe::{SpiffeId, TrustDomain};
