@@ -63,3 +63,22 @@ impl Readiness {
     pub fn drain(&self) { todo!() }
     pub async fn ready(&self) { todo!() }
 }
+
+impl ProxyMetrics {
+    pub fn limit_reached(&self, _limit: &'static str) { todo!() }
+    pub fn ejected(&self, _destination: &str) { todo!() }
+    pub fn handshake_failed(&self, _direction: Direction, _reason: Reason) { todo!() }
+    pub fn authorized(&self, _source: &str, _destination: &str, _allowed: bool) { todo!() }
+    /// The counters of one edge, resolved once for each connection.
+    pub fn edge(&self, _direction: Direction, _source: &str, _destination: &str) -> EdgeMetrics { todo!() }
+}
+/// Which side of the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction { Outbound, Inbound }
+/// Resolved counters of an edge.
+pub struct EdgeMetrics { _private: () }
+impl EdgeMetrics {
+    pub fn opened(&self) { todo!() }
+    pub fn closed(&self, _reason: Reason) { todo!() }
+    pub fn bytes(&self, _sent: u64, _received: u64) { todo!() }
+}

@@ -56,3 +56,6 @@ pub fn peer_id(_certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId,
 
 /// The reason word for a failed handshake.
 pub fn reason_of(_error: &rustls::Error) -> Reason { todo!() }
+
+/// When the leaf of a peer whose handshake has finished expires.
+pub fn peer_expiry(_certificates: Option<&[CertificateDer<'_>]>) -> Result<SystemTime, TlsError> { todo!() }
