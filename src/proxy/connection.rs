@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::agent::EdgeCount;
-use crate::model::{Reason, ServiceName};
-use crate::telemetry::{AccessRecord, Direction, EdgeMetrics, ProxyMetrics};
+use crate::model::{Reason, ServiceName, Verdict};
+use crate::telemetry::{AccessRecord, EdgeMetrics, ProxyMetrics};
 use crate::tunnel::End;
+
+/// The two sides of a tunnel, as logs and metrics call them.
+pub(super) const OUTBOUND: &str = "outbound";
+pub(super) const INBOUND: &str = "inbound";
 
 /// See the module. Dropping it unclosed records that the process stopped the connection.
 pub(super) struct Connection {
@@ -22,7 +26,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn open(
-        direction: Direction,
+        direction: &'static str,
         source: &ServiceName,
         destination: &ServiceName,
         client: Option<SocketAddr>,
@@ -32,10 +36,7 @@ impl Connection {
         metrics.opened();
         Self {
             access: AccessRecord {
-                direction: match direction {
-                    Direction::Outbound => "outbound",
-                    Direction::Inbound => "inbound",
-                },
+                direction,
                 source: source.to_string(),
                 destination: destination.to_string(),
                 source_id: String::new(),
@@ -75,6 +76,12 @@ impl Connection {
     /// The far application is connected.
     pub(super) fn connected(&mut self) {
         self.access.connect = self.started.elapsed();
+        self.metrics.dialled(self.access.connect);
+    }
+
+    /// Policy was asked.
+    pub(super) fn authorized(&self, verdict: &Verdict) {
+        self.metrics.authorized(verdict.action);
     }
 
     /// Application bytes: from the dialling application, and to it.

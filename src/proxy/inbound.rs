@@ -9,13 +9,12 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::connection::Connection;
+use super::connection::{Connection, INBOUND};
 use super::context::Context;
 use crate::model::{Reason, ServiceName, SpiffeId, Verdict};
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
 use crate::net::{limits, socket};
-use crate::telemetry::Direction;
 use crate::tunnel::{Driver, End, Lane, Stream, handshake};
 
 /// The inbound port of one worker.
@@ -77,7 +76,7 @@ impl Inbound {
         let established = match handshake::accept(peer, address, identity.server_config()).await {
             Ok(established) => established,
             Err(error) => {
-                self.ctx.metrics.handshake_failed(Direction::Inbound, error.reason());
+                self.ctx.metrics.tls_handshake(INBOUND, error.reason());
                 tracing::info!(peer = %address, reason = %error.reason(), %error, "refused a peer");
                 return None;
             }
@@ -116,7 +115,7 @@ impl Inbound {
             return;
         };
         let mut record =
-            Connection::open(Direction::Inbound, &source, own, Some(client), &self.ctx.metrics);
+            Connection::open(INBOUND, &source, own, Some(client), &self.ctx.metrics);
         record.access().source_id = source_id.to_string();
         record.access().attempts = 1;
         if let Some(identity) = self.ctx.identity() {
@@ -135,7 +134,7 @@ impl Inbound {
             return refuse(stream, End::new(Reason::NoService, format!("this sidecar serves {own}")));
         }
         let verdict = self.decide(source);
-        self.ctx.metrics.authorized(source.as_str(), own.as_str(), verdict.is_allowed());
+        record.authorized(&verdict);
         if !verdict.is_allowed() {
             return refuse(stream, denied(&verdict));
         }

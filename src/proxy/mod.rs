@@ -90,7 +90,7 @@ impl Proxy {
     /// Waits until a worker has died, which none does by itself: a fault that ends the process.
     pub async fn worker_died(&mut self) {
         let ended = self.ended.iter_mut();
-        futures_util::future::select_all(ended).await;
+        let _which = futures_util::future::select_all(ended).await;
     }
 }
 

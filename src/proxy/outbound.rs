@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::connection::Connection;
+use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
 use super::dial::Dialler;
 use super::settings::Upstream;
@@ -13,7 +13,6 @@ use crate::model::Reason;
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
 use crate::net::socket;
-use crate::telemetry::Direction;
 use crate::tunnel::End;
 
 /// Accepts connections to upstream number `index` until the drain begins.
@@ -48,7 +47,7 @@ async fn connection(
 ) {
     let (source, destination) = (&ctx.settings.service, &upstream.destination);
     let mut record =
-        Connection::open(Direction::Outbound, source, destination, Some(client), &ctx.metrics);
+        Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
     record.report_to(&ctx.agent.edges, source, destination);
     let app = Rc::new(app);
     let end = tokio::select! {

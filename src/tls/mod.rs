@@ -12,7 +12,7 @@ mod settings;
 mod verify;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName};
 use rustls::{ClientConfig, ServerConfig};
