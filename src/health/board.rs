@@ -64,9 +64,10 @@ impl Board {
     }
 
     fn post(&mut self, report: CheckReport) {
-        match self.outbox.iter_mut().find(|queued| queued.id == report.id) {
-            Some(queued) => *queued = report,
-            None => self.outbox.push_back(report),
+        if let Some(queued) = self.outbox.iter_mut().find(|queued| queued.id == report.id) {
+            *queued = report;
+        } else {
+            self.outbox.push_back(report);
         }
     }
 

@@ -33,6 +33,15 @@ pub(super) struct HttpProbe<'a> {
     pub(super) tls_skip_verify: bool,
 }
 
+struct Answer {
+    code: StatusCode,
+    /// The code with the words of the server.
+    line: String,
+    /// The beginning of the body.
+    body: String,
+}
+
+/// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
     #[error("the URL cannot be parsed")]
@@ -55,7 +64,7 @@ impl HttpProbe<'_> {
     /// Asks once. `budget` bounds connecting; the caller bounds the whole.
     pub(super) async fn run(&self, dialer: &Dialer, budget: Duration) -> (CheckStatus, String) {
         match self.exchange(dialer, budget).await {
-            Ok((code, line, body)) => {
+            Ok(Answer { code, line, body }) => {
                 (judge(code), format!("HTTP {} {}: {line} Output: {body}", self.method(), self.url))
             }
             Err(HttpError::Credentials) => (CheckStatus::Critical, HttpError::Credentials.to_string()),
@@ -76,11 +85,7 @@ impl HttpProbe<'_> {
         if self.method.is_empty() { "GET" } else { self.method }
     }
 
-    async fn exchange(
-        &self,
-        dialer: &Dialer,
-        budget: Duration,
-    ) -> Result<(StatusCode, String, String), HttpError> {
+    async fn exchange(&self, dialer: &Dialer, budget: Duration) -> Result<Answer, HttpError> {
         let (target, tls, request) = self.prepare()?;
         let stream = dialer.stream(&target, tls, budget).await?;
         let (mut sender, connection) =
@@ -90,7 +95,7 @@ impl HttpProbe<'_> {
         driver.spawn(connection);
         let response = sender.send_request(request).await?;
         let code = response.status();
-        Ok((code, status_line(&response), read_body(response).await))
+        Ok(Answer { code, line: status_line(&response), body: read_body(response).await })
     }
 
     fn prepare(&self) -> Result<(String, Option<TlsOptions>, Request<Full<Bytes>>), HttpError> {

@@ -27,8 +27,8 @@ fn definition(id: &str, kind: CheckKind) -> CheckDefinition {
     }
 }
 
-fn tcp(id: &str, address: impl ToString) -> CheckDefinition {
-    definition(id, CheckKind::Tcp { address: address.to_string() })
+fn tcp(id: &str, address: &str) -> CheckDefinition {
+    definition(id, CheckKind::Tcp { address: address.to_owned() })
 }
 
 fn ttl(id: &str, seconds: u64) -> CheckDefinition {
@@ -137,7 +137,7 @@ async fn probes_aliases_and_dropping_work_over_real_sockets() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sink, mut reports) = mpsc::channel(8);
-    let mut check = tcp("up", address);
+    let mut check = tcp("up", &address.to_string());
     check.interval = Duration::ZERO;
     let alias = definition("alias", CheckKind::Alias { service: web() });
     let proxy = InstanceId::new("proxy-1").unwrap();
