@@ -66,6 +66,12 @@ pub enum CaError {
     SameFile(PathBuf),
 }
 
+impl From<rcgen::Error> for CaError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Signing(error.to_string())
+    }
+}
+
 /// A signed leaf.
 #[derive(Debug, Clone)]
 pub struct Leaf {
@@ -204,7 +210,7 @@ impl Ca {
         self.0.state.load().authority.infos()
     }
 
-    /// What tokens pin: lower-case hex of the SHA-256 of the active root's SubjectPublicKeyInfo.
+    /// What tokens pin: lower-case hex of the SHA-256 of the active root's `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn root_pin(&self) -> String {
         self.0.state.load().authority.active().pin().to_owned()
@@ -239,7 +245,7 @@ impl Ca {
             .map_err(|source| CaError::Name { name: server_id.clone(), source })?;
         let now = SystemTime::now();
         let state = self.state(now)?;
-        let mut pair = KeyPair::generate().map_err(issue::signing)?;
+        let mut pair = KeyPair::generate()?;
         let leaf = issue::leaf(&state.intermediate, &id, &pair, Names::Loopback, *leaf_ttl, now)?;
         let key = Zeroizing::new(pair.serialize_der());
         pair.zeroize();
