@@ -126,6 +126,10 @@ fn certificates_that_expire_while_loaded_are_refused() {
 fn no_session_is_ever_resumed() {
     let mesh = mesh();
     for server in [mesh.identity("db").server_config(), grpc(mesh.server(), &mesh)] {
+        // Either of these alone would do; one must not hide the loss of the other.
+        assert_eq!(server.send_tls13_tickets, 0);
+        assert!(!server.session_storage.can_cache());
+        assert_eq!(server.max_early_data_size, 0);
         let mut client = Arc::unwrap_or_clone(mesh.sign(&mesh.params("web")).careless_client());
         client.resumption = Resumption::in_memory_sessions(8);
         let client = Arc::new(client);
