@@ -75,8 +75,15 @@ impl Proxy {
     /// Drains inbound first, so that the application can finish its own calls, then outbound; each
     /// has until `grace` is over. Says whether every stream ended by itself.
     pub async fn drain(self, grace: Duration) -> bool {
+        self.drain_around(grace, std::future::ready(())).await
+    }
+
+    /// As [`Self::drain`], with `between` after the inbound side has drained and before the outbound
+    /// side does.
+    pub async fn drain_around(self, grace: Duration, between: impl Future<Output = ()>) -> bool {
         let started = tokio::time::Instant::now();
         let inbound = self.inbound.finish(grace, CLOSING).await;
+        between.await;
         let left = grace.saturating_sub(started.elapsed());
         let outbound = self.outbound.finish(left, CLOSING).await;
         self.stop.send_replace(true);

@@ -11,6 +11,13 @@ mod reason;
 mod settings;
 mod verify;
 
+#[cfg(test)]
+mod impostors;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -43,8 +50,8 @@ pub enum TlsError {
     KeyMismatch,
     #[error("root {index} of the trust bundle is malformed: {detail}")]
     Root { index: usize, detail: String },
-    #[error("the trust bundle of {0} has no roots")]
-    NoRoots(TrustDomain),
+    #[error("the trust bundle of {domain} has {roots} roots, which is none or too many")]
+    Roots { domain: TrustDomain, roots: usize },
     #[error("the own certificate would be refused: {0}")]
     Own(Rejection),
     #[error("the certificate is for {0}, which is not a service")]
