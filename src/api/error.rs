@@ -56,8 +56,11 @@ impl From<CatalogError> for ApiError {
     fn from(error: CatalogError) -> Self {
         let status = match &error {
             CatalogError::Name(_) | CatalogError::Invalid(_) => StatusCode::BAD_REQUEST,
-            CatalogError::NoLease(_) | CatalogError::NoCheck(_) => StatusCode::NOT_FOUND,
-            CatalogError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            CatalogError::NoLease(_) | CatalogError::NoCheck(_) | CatalogError::NoInstance(_) => {
+                StatusCode::NOT_FOUND
+            }
+            CatalogError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            CatalogError::Store(_) | CatalogError::NoRandom => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
     }

@@ -244,3 +244,6 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], CaError> {
 pub(super) fn signing(error: rcgen::Error) -> CaError {
     CaError::Signing(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,7 +223,8 @@ impl Ca {
     /// hold. Nothing else is taken from the request.
     ///
     /// # Errors
-    /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest.
+    /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
+    /// an `id` of another trust domain.
     pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
         self.sign(id, &Request::parse(csr)?)
     }
@@ -302,6 +303,9 @@ impl Ca {
     }
 
     fn sign(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
+        if !id.is_member_of(self.trust_domain()) {
+            return Err(CaError::Signing(format!("{id} is not of this trust domain")));
+        }
         let now = SystemTime::now();
         let ttl = self.0.settings.leaf_ttl;
         let state = self.state(now)?;
@@ -348,7 +352,7 @@ async fn follow(
         Ok(commits) => commits,
         Err(error) => return tracing::error!(%error, "changes of the roots cannot be followed"),
     };
-    while let Some(commit) = commits.recv().await {
+    while let Ok(commit) = commits.recv().await {
         for (key, entry) in commit.changes {
             if key != root::KEY {
                 continue;

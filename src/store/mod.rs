@@ -46,7 +46,9 @@ pub enum StoreError {
     Compacted(Revision),
     #[error("the store has stopped: {0}; nothing more is written until the process is restarted")]
     Stopped(String),
-    #[error("a transaction of {bytes} bytes is too large; at most {MAX_TXN_BYTES} fit, and {MAX_KEY_BYTES} in a key")]
+    #[error(
+        "a transaction of {bytes} bytes is too large; at most {MAX_TXN_BYTES} fit, and {MAX_KEY_BYTES} in a key"
+    )]
     TooLarge { bytes: usize },
 }
 

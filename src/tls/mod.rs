@@ -11,8 +11,15 @@ mod reason;
 mod settings;
 mod verify;
 
+#[cfg(test)]
+mod impostors;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName};
 use rustls::{ClientConfig, ServerConfig};
@@ -43,8 +50,8 @@ pub enum TlsError {
     KeyMismatch,
     #[error("root {index} of the trust bundle is malformed: {detail}")]
     Root { index: usize, detail: String },
-    #[error("the trust bundle of {0} has no roots")]
-    NoRoots(TrustDomain),
+    #[error("the trust bundle of {domain} has {roots} roots, which is none or too many")]
+    Roots { domain: TrustDomain, roots: usize },
     #[error("the own certificate would be refused: {0}")]
     Own(Rejection),
     #[error("the certificate is for {0}, which is not a service")]
@@ -105,4 +112,15 @@ pub fn peer_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, 
     let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
     let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
     leaf::spiffe_id(&certificate).map_err(TlsError::Peer)
+}
+
+/// When the leaf of a peer whose handshake has finished expires.
+///
+/// # Errors
+/// As [`peer_id`].
+pub fn peer_expiry(certificates: Option<&[CertificateDer<'_>]>) -> Result<SystemTime, TlsError> {
+    let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
+    let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
