@@ -70,8 +70,9 @@ async fn live(
     let mut demo = Demo::start(server.bound(), settings.port_offset).await?;
     show(&card::demo(&server, &demo, started.elapsed()), settings.json)?;
     if settings.check {
+        let mut out = std::io::stdout();
         let told = tokio::select! {
-            told = story::tell(&server, &mut demo, &mut std::io::stdout()) => told,
+            told = story::tell(&server, &mut demo, &mut out) => told,
             () = signals.received() => Err(AppError::Story("interrupted".to_owned())),
         };
         demo.stop().await;

@@ -42,7 +42,9 @@ impl Source {
                 Ok((200, _)) => {
                     self.passed += 1;
                     self.taken.push_back(started.elapsed());
-                    self.taken.truncate_front(WINDOW);
+                    if self.taken.len() > WINDOW {
+                        self.taken.pop_front();
+                    }
                 }
                 _ => self.failed += 1,
             }
@@ -71,17 +73,5 @@ impl Source {
         sorted.sort_unstable();
         let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
         sorted.get(index).copied().unwrap_or_default()
-    }
-}
-
-trait TruncateFront {
-    fn truncate_front(&mut self, most: usize);
-}
-
-impl<T> TruncateFront for VecDeque<T> {
-    fn truncate_front(&mut self, most: usize) {
-        while self.len() > most {
-            self.pop_front();
-        }
     }
 }
