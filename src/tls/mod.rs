@@ -113,3 +113,13 @@ pub fn peer_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, 
     let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
     leaf::spiffe_id(&certificate).map_err(TlsError::Peer)
 }
+
+/// When the leaf of a peer whose handshake has finished expires.
+///
+/// # Errors
+/// As [`peer_id`].
+pub fn peer_expiry(certificates: Option<&[CertificateDer<'_>]>) -> Result<SystemTime, TlsError> {
+    let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
+    let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
+    Ok(leaf::time(certificate.validity().not_after.timestamp()))
+}
