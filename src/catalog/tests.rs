@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Definition, Sidecar, Snapshot};
+use crate::model::{Definition, Registration, Sidecar, Snapshot};
 use crate::store::MemoryStore;
 
 pub(super) fn settings() -> Settings {
