@@ -27,7 +27,7 @@ const SECRET: u32 = 0o600;
 /// Writes `root.pem`, and for each service `<service>.pem` (leaf and intermediate) and
 /// `<service>-key.pem` (PKCS#8, mode 0600) into `dir`, and returns their paths in that order.
 ///
-/// The certificates also name `localhost`, 127.0.0.1 and ::1, so that ordinary TLS tools accept them.
+/// The certificates also name `localhost`, 127.0.0.1 and `::1`, so that ordinary TLS tools accept them.
 ///
 /// # Errors
 /// [`CaError::Exists`] when a file is there and `overwrite` is false: then nothing was written.
@@ -68,7 +68,7 @@ fn make(services: &[ServiceName], ttl: Duration, now: SystemTime) -> Result<Vec<
     for service in services {
         let id = SpiffeId::for_service(&authority.domain, DATACENTER, service)
             .map_err(|source| CaError::Name { name: service.to_string(), source })?;
-        let pair = KeyPair::generate().map_err(issue::signing)?;
+        let pair = KeyPair::generate()?;
         let leaf = issue::leaf(&intermediate, &id, &pair, Names::Loopback, ttl, now)?;
         let chain: String = leaf.chain.iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
         let key = pem::encode("PRIVATE KEY", &Zeroizing::new(pair.serialize_der()));

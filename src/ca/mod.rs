@@ -10,6 +10,7 @@ mod dev;
 mod issue;
 mod pem;
 mod root;
+mod state;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -28,11 +29,11 @@ use zeroize::{Zeroize, Zeroizing};
 pub use dev::{DEV_DIRECTORY, write_dev};
 pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 
-use self::issue::{Intermediate, Names, Request};
-use self::root::Authority;
+use self::issue::{Names, Request};
+use self::state::State;
 use self::token::Tokens;
 use crate::model::{Bundle, ServiceName, SpiffeId, Token, TrustDomain};
-use crate::store::{Revision, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -64,6 +65,12 @@ pub enum CaError {
     Exists(PathBuf),
     #[error("two files would be called {0}; rename a service")]
     SameFile(PathBuf),
+}
+
+impl From<rcgen::Error> for CaError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Signing(error.to_string())
+    }
 }
 
 /// A signed leaf.
@@ -137,12 +144,6 @@ struct Inner {
     follower: AbortHandle,
 }
 
-/// What signing needs at one moment.
-struct State {
-    authority: Arc<Authority>,
-    intermediate: Intermediate,
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         self.follower.abort();
@@ -162,7 +163,7 @@ impl Ca {
         let (sender, bundle) = watch::channel(Arc::new(authority.bundle()));
         let first = State::new(Arc::new(authority), &settings, SystemTime::now())?;
         let state = Arc::new(ArcSwap::from_pointee(first));
-        let follower = tokio::spawn(follow(
+        let follower = tokio::spawn(state::follow(
             Arc::clone(&store),
             revision,
             Arc::clone(&state),
@@ -204,7 +205,7 @@ impl Ca {
         self.0.state.load().authority.infos()
     }
 
-    /// What tokens pin: lower-case hex of the SHA-256 of the active root's SubjectPublicKeyInfo.
+    /// What tokens pin: lower-case hex of the SHA-256 of the active root's `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn root_pin(&self) -> String {
         self.0.state.load().authority.active().pin().to_owned()
@@ -239,7 +240,7 @@ impl Ca {
             .map_err(|source| CaError::Name { name: server_id.clone(), source })?;
         let now = SystemTime::now();
         let state = self.state(now)?;
-        let mut pair = KeyPair::generate().map_err(issue::signing)?;
+        let mut pair = KeyPair::generate()?;
         let leaf = issue::leaf(&state.intermediate, &id, &pair, Names::Loopback, *leaf_ttl, now)?;
         let key = Zeroizing::new(pair.serialize_der());
         pair.zeroize();
@@ -330,62 +331,4 @@ impl Ca {
         inner.state.compare_and_swap(&state, Arc::clone(&fresh));
         Ok(fresh)
     }
-}
-
-impl State {
-    fn new(authority: Arc<Authority>, settings: &Settings, now: SystemTime) -> Result<Self, CaError> {
-        let root = authority.active();
-        let intermediate = Intermediate::new(root, &authority.domain, settings.leaf_ttl, now)?;
-        Ok(Self { authority, intermediate })
-    }
-}
-
-/// Takes over what other servers (or this one) change about the roots, until the store stops.
-async fn follow(
-    store: Arc<dyn Store>,
-    revision: Revision,
-    state: Arc<ArcSwap<State>>,
-    settings: Settings,
-    bundle: watch::Sender<Arc<Bundle>>,
-) {
-    let mut commits = match store.watch(root::KEY, revision).await {
-        Ok(commits) => commits,
-        Err(error) => return tracing::error!(%error, "changes of the roots cannot be followed"),
-    };
-    while let Ok(commit) = commits.recv().await {
-        for (key, entry) in commit.changes {
-            if key != root::KEY {
-                continue;
-            }
-            let Some(entry) = entry else {
-                tracing::error!(
-                    "the roots were deleted from the store; the last known ones stay in use"
-                );
-                continue;
-            };
-            if let Err(error) = adopt(&entry.value, &state, &settings, &bundle) {
-                tracing::error!(%error, "changed roots are not usable; the last known ones stay in use");
-            }
-        }
-    }
-}
-
-fn adopt(
-    value: &[u8],
-    state: &ArcSwap<State>,
-    settings: &Settings,
-    bundle: &watch::Sender<Arc<Bundle>>,
-) -> Result<(), CaError> {
-    let authority = Arc::new(Authority::decode(value)?);
-    let current = state.load();
-    if authority.domain != current.authority.domain {
-        return Err(CaError::Signing(format!("the trust domain became {}", authority.domain)));
-    }
-    if authority.version <= current.authority.version {
-        return Ok(());
-    }
-    let news = Arc::new(authority.bundle());
-    state.store(Arc::new(State::new(authority, settings, SystemTime::now())?));
-    bundle.send_replace(news);
-    Ok(())
 }

@@ -18,9 +18,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::issue::{
-    Validity, authority_name, authority_usages, common_name, params, random, signing, uri,
-};
+use super::issue::{Validity, authority_name, authority_usages, common_name, params, random, uri};
 use super::{CaError, RootInfo, pem};
 use crate::model::{Bundle, TrustDomain, hex};
 use crate::store::{Op, Outcome, Revision, Store, StoreError, Txn};
@@ -134,7 +132,7 @@ impl Authority {
         }
         let active = active.ok_or_else(|| damaged("no root is active"))?;
         let domain = document.trust_domain;
-        let roots = document.roots.into_iter().map(|root| Root::decode(root, &domain));
+        let roots = document.roots.iter().map(|root| Root::decode(root, &domain));
         let roots = roots.collect::<Result<_, _>>()?;
         Ok(Self { domain, version: document.version, roots, active })
     }
@@ -148,13 +146,13 @@ impl Root {
         params.subject_alt_names = vec![uri(&domain.id())?];
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = authority_usages();
-        let key = KeyPair::generate().map_err(signing)?;
-        let certificate = params.self_signed(&key).map_err(signing)?.der().to_vec();
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?.der().to_vec();
         let pkcs8 = Zeroizing::new(key.serialize_der());
         Self::from_parts(certificate, pkcs8, domain, true).map_err(CaError::Signing)
     }
 
-    fn decode(document: RootDocument, domain: &TrustDomain) -> Result<Self, CaError> {
+    fn decode(document: &RootDocument, domain: &TrustDomain) -> Result<Self, CaError> {
         let bytes = |text: &str| STANDARD.decode(text).map_err(|error| damaged(&error.to_string()));
         let certificate = bytes(&document.certificate)?;
         let key = Zeroizing::new(bytes(&document.key)?);
@@ -181,7 +179,7 @@ impl Root {
         let pin = hex::encode(digest::digest(&digest::SHA256, public_key).as_ref());
         let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), pair)
             .map_err(|error| error.to_string())?;
-        Ok(Self { key, issuer, not_after, info, pin, certificate })
+        Ok(Self { certificate, key, issuer, not_after, info, pin })
     }
 
     pub(super) fn certificate(&self) -> &[u8] {
@@ -196,7 +194,7 @@ impl Root {
         self.not_after
     }
 
-    /// Lower-case hex of the SHA-256 of the root's SubjectPublicKeyInfo.
+    /// Lower-case hex of the SHA-256 of the root's `SubjectPublicKeyInfo`.
     pub(super) fn pin(&self) -> &str {
         &self.pin
     }

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::root::Authority;
 use super::*;
-use crate::store::{Commit, Entry, Image, Op, Outcome, StoreFuture, Txn, Watch};
+use crate::store::{Commit, Entry, Image, Op, Outcome, Revision, StoreFuture, Txn, Watch};
 use crate::tls::testing::handshake;
 use crate::tls::{self, Identity, KeyRequest};
 
@@ -27,14 +28,18 @@ struct Map {
     entries: BTreeMap<String, Entry>,
     watchers: Vec<(String, mpsc::UnboundedSender<Commit>)>,
     broken: bool,
+    /// The next load answers as if nothing had been written yet.
+    stale: bool,
 }
 
 impl Store for MapStore {
     fn load<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Image> {
         Box::pin(async move {
             tokio::task::yield_now().await;
-            let map = self.0.lock().unwrap();
-            let entries = map.entries.values().filter(|e| e.key.starts_with(prefix)).cloned().collect();
+            let mut map = self.0.lock().unwrap();
+            let stale = std::mem::take(&mut map.stale);
+            let wanted = |entry: &&Entry| !stale && entry.key.starts_with(prefix);
+            let entries = map.entries.values().filter(wanted).cloned().collect();
             Ok(Image { epoch: 1, revision: map.revision, entries })
         })
     }
@@ -59,6 +64,10 @@ impl Store for MapStore {
 impl MapStore {
     fn fail_commits(&self) {
         self.0.lock().unwrap().broken = true;
+    }
+
+    fn next_load_is_stale(&self) {
+        self.0.lock().unwrap().stale = true;
     }
 
     fn mend(&self) {
@@ -194,9 +203,14 @@ async fn servers_that_start_together_agree_on_one_root() {
         pins.insert((ca.root_pin(), ca.trust_domain().clone()));
     }
     assert_eq!(pins.len(), 1);
-    // Another start finds the same again.
-    let ca = open(&store).await;
-    assert!(pins.contains(&(ca.root_pin(), ca.trust_domain().clone())));
+    // Neither a later start nor one that was slow between reading and writing replaces it.
+    for slow in [false, true] {
+        if slow {
+            store.next_load_is_stale();
+        }
+        let ca = open(&store).await;
+        assert!(pins.contains(&(ca.root_pin(), ca.trust_domain().clone())));
+    }
 }
 
 #[tokio::test]

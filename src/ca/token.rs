@@ -55,7 +55,7 @@ struct Record {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Redemption {
-    /// Lower-case hex of the SHA-256 of the SubjectPublicKeyInfo.
+    /// Lower-case hex of the SHA-256 of the `SubjectPublicKeyInfo`.
     key_sha256: String,
     /// Seconds since the Unix epoch.
     at: u64,

@@ -86,7 +86,7 @@ pub fn grpc_server_config(
 }
 
 /// For enrolment, without a certificate: any server identity of the trust domain whose root has the
-/// pinned key (lower-case hex of the SHA-256 of its SubjectPublicKeyInfo); ALPN `h2`.
+/// pinned key (lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`); ALPN `h2`.
 ///
 /// Without a pin the root that the server presents is believed, so pass `None` only toward a server in
 /// dev mode on loopback.

@@ -148,7 +148,7 @@ fn presented_trust(others: &[CertificateDer<'_>], pin: Option<&str>) -> Result<T
     Ok(Trust { domain: id.trust_domain(), anchors: vec![anchor] })
 }
 
-/// Lower-case hex of the SHA-256 of a certificate's SubjectPublicKeyInfo.
+/// Lower-case hex of the SHA-256 of a certificate's `SubjectPublicKeyInfo`.
 fn key_hash(der: &CertificateDer<'_>) -> Option<String> {
     let certificate = leaf::parse(der).ok()?;
     Some(hex::encode(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref()))
