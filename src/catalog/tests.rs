@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
+
 use super::*;
 use crate::model::{
     Check, CheckDefinition, CheckKind, CheckReport, Definition, InstanceId, Intention, Party, Position,
     Registration, Sidecar, Snapshot,
 };
-use crate::store::MemoryStore;
+use crate::store::{Image, MemoryStore, Op, Outcome, StoreFuture, Txn, Watch};
 
 mod indexes;
 mod leases;
@@ -189,4 +192,78 @@ async fn tasks_end_with_the_last_handle() {
     })
     .await
     .expect("the tasks let go of the store");
+}
+
+/// Commits directly, without letting any task run.
+fn commit_at_once(store: &MemoryStore, ops: Vec<Op>) {
+    let txn = Txn { conditions: Vec::new(), ops };
+    let outcome = store.commit(txn).now_or_never().expect("a memory store never waits").unwrap();
+    assert!(matches!(outcome, Outcome::Committed(_)));
+}
+
+#[tokio::test]
+async fn a_catalog_that_fell_behind_the_log_of_the_store_lists_anew() {
+    let store = Arc::new(MemoryStore::new());
+    let c = open_on(&store).await;
+    add(&c, meshed("db", "db-1")).await;
+    let mut reader = c.subscribe(interest(&["db"], &[]));
+    let mut snapshot = Snapshot::default();
+    apply(&mut snapshot, reader.snapshot());
+    let gone = |key: &str| Op::Delete { key: format!("catalog/{key}") };
+    commit_at_once(&store, vec![gone("inst/n1/db-1"), gone("check/n1/service:db-1")]);
+    let other: Vec<_> =
+        (0..60_000).map(|n| Op::Put { key: format!("other/{n}"), value: Bytes::new() }).collect();
+    commit_at_once(&store, other.clone());
+    commit_at_once(&store, other);
+    assert!(matches!(store.watch("", 3).await, Err(StoreError::Compacted(3))));
+    add(&c, meshed("db", "db-2")).await;
+    assert!(c.health(&service("db")).iter().all(|entry| entry.instance.instance.id != instance("db-1")));
+    apply(&mut snapshot, reader.take());
+    assert_eq!(snapshot, fresh(&c, &interest(&["db"], &[])));
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_an_error_at_start_and_is_left_out_later() {
+    let store = Arc::new(MemoryStore::new());
+    let c = open_on(&store).await;
+    let damaged = Op::Put { key: "catalog/inst/n1/web".to_owned(), value: Bytes::from_static(b"{}") };
+    commit_at_once(&store, vec![damaged]);
+    let again = Catalog::open(Arc::clone(&store) as Arc<dyn Store>, settings()).await;
+    let error = again.err().expect("it cannot be read").to_string();
+    assert!(error.contains("catalog/inst/n1/web"), "{error}");
+    add(&c, plain("web", "web")).await;
+    assert_eq!(c.health(&service("web")).len(), 1, "and it can be replaced");
+}
+
+/// A store whose disk fails.
+struct Failing {
+    inner: MemoryStore,
+    failed: std::sync::atomic::AtomicBool,
+}
+
+impl Store for Failing {
+    fn load<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Image> {
+        self.inner.load(prefix)
+    }
+    fn commit(&self, txn: Txn) -> StoreFuture<'_, Outcome> {
+        if self.failed.load(std::sync::atomic::Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreError::Stopped("the disk is broken".to_owned())) });
+        }
+        self.inner.commit(txn)
+    }
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> StoreFuture<'a, Watch> {
+        self.inner.watch(prefix, after)
+    }
+}
+
+#[tokio::test]
+async fn without_its_store_the_catalog_still_reads() {
+    let store = Arc::new(Failing { inner: MemoryStore::new(), failed: false.into() });
+    let c = Catalog::open(Arc::clone(&store) as Arc<dyn Store>, settings()).await.unwrap();
+    add(&c, meshed("db", "db-1")).await;
+    store.failed.store(true, std::sync::atomic::Ordering::SeqCst);
+    let refused = c.register(expand(&plain("db", "db-2")), Owner::Permanent).await;
+    assert!(matches!(refused, Err(CatalogError::Store(StoreError::Stopped(_)))), "{refused:?}");
+    assert_eq!(c.health(&service("db")).len(), 1);
+    assert_eq!(fresh(&c, &interest(&["db"], &[])).services[&service("db")].endpoints.len(), 1);
 }

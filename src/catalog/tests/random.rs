@@ -4,8 +4,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::snapshot::EndpointState;
+use crate::catalog::resource::Resource;
+use crate::catalog::state::State;
+use crate::model::snapshot::{Change, EndpointState};
 use crate::model::{Endpoint, EndpointId, Intentions, Kind, Weights};
+use crate::store::Image;
 
 const SERVICES: [&str; 3] = ["a", "b", "c"];
 
@@ -195,7 +198,12 @@ async fn everyone_sees_the_truth(steps: Vec<Step>) {
     let mut followed = Snapshot::default();
     apply(&mut followed, follower.snapshot());
     let mut readers = Readers { resumed: followed.clone(), followed, follower };
-    for step in steps {
+    let half = steps.len() / 2;
+    let mut early = store.load("").await.unwrap();
+    for (number, step) in steps.into_iter().enumerate() {
+        if number == half {
+            early = store.load("").await.unwrap();
+        }
         run(&catalog, &mut lease, &mut readers, step, &all).await;
     }
     run(&catalog, &mut lease, &mut readers, Step::Take, &all).await;
@@ -204,6 +212,7 @@ async fn everyone_sees_the_truth(steps: Vec<Step>) {
     assert_eq!(readers.followed, expected, "the follower");
     assert_eq!(readers.resumed, expected, "the resumer");
     assert_eq!(fresh(&open_on(&store).await, &all), expected, "a restarted server");
+    one_that_lost_track_catches_up(&catalog, &early, store.load("").await.unwrap(), &all);
     let mut rules = Intentions::new(Action::Allow);
     for (intention, ..) in catalog.intentions() {
         if intention.destination != party("c") {
@@ -218,6 +227,27 @@ async fn everyone_sees_the_truth(steps: Vec<Step>) {
         assert_eq!(view.exists, any, "existence of {name}");
     }
     nothing_is_left_when_all_is_removed(&catalog, lease).await;
+}
+
+/// A state of an earlier moment, led to the present by a listing instead of by all commits.
+fn one_that_lost_track_catches_up(catalog: &Catalog, early: &Image, now: Image, all: &Interest) {
+    let load = |image| State::load(image, "10.0.0.1".to_owned(), Action::Allow).unwrap();
+    let mut state = load(early);
+    let before: BTreeMap<_, _> = everything(&state, all);
+    let effects = state.apply(&state.catch_up(now));
+    let live = catalog.shared.read();
+    assert_eq!(everything(&state, all), everything(&live.state, all), "one that lost track");
+    assert_eq!(state.versions, live.state.versions);
+    let after = everything(&state, all);
+    let changed = before.keys().chain(after.keys()).filter(|r| before.get(*r) != after.get(*r));
+    for resource in changed {
+        assert!(effects.resources.contains(resource), "{resource:?} changed unnoticed");
+    }
+}
+
+fn everything(state: &State, all: &Interest) -> BTreeMap<Resource, Change> {
+    let covered = state.covered(all).into_iter();
+    covered.filter_map(|resource| state.change(&resource).map(|change| (resource, change))).collect()
 }
 
 async fn nothing_is_left_when_all_is_removed(catalog: &Catalog, lease: LeaseId) {

@@ -1,6 +1,7 @@
 //! What a sidecar hears, in which order, and how often.
 
 use super::*;
+use crate::catalog::resource::Resource;
 use crate::model::snapshot::{Change, EndpointState};
 use crate::model::{EndpointId, Weights};
 
@@ -195,4 +196,21 @@ async fn waiting_for_changes_can_be_given_up_and_taken_up() {
         () = reader.changed() => panic!("all was taken"),
         () = tokio::task::yield_now() => {}
     }
+}
+
+#[tokio::test]
+async fn a_reader_that_left_too_much_pending_gets_a_snapshot() {
+    let c = open().await;
+    add(&c, meshed("db", "db-1")).await;
+    let mut reader = c.subscribe(interest(&["db"], &[]));
+    reader.snapshot();
+    let gone = |n| EndpointId { node: n1(), instance: instance(&format!("gone-{n}")) };
+    let many: Vec<_> =
+        (0..70_000).map(|n| Arc::new(Resource::Endpoint(service("db"), gone(n)))).collect();
+    c.shared.readers.mark(&many[..60_000]);
+    c.shared.readers.mark(&many);
+    let batch = reader.take();
+    assert!(batch.snapshot);
+    assert_eq!(batch.changes.len(), 4, "all there is, and nothing of what is gone");
+    assert!(!reader.take().snapshot);
 }
