@@ -118,6 +118,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         datacenter: "dc1".to_owned(),
         leaf_ttl: settings.leaf_ttl,
         default_action: settings.default_action,
+        allowed_hosts: Vec::new(),
         dev: true,
         next_free_ports: true,
     })

@@ -40,6 +40,8 @@ pub struct Settings {
     pub leaf_ttl: Duration,
     /// What applies when no intention matches.
     pub default_action: Action,
+    /// Further host names by which the HTTP API may be called.
+    pub allowed_hosts: Vec<String>,
     /// No token is needed to enrol from loopback.
     pub dev: bool,
     /// Ports that are taken move to the next free one.
@@ -86,6 +88,7 @@ impl Server {
         state.ttl = Some(checks.ttl_clock());
         state.grpc = Some(grpc.local_addr());
         state.pretty = settings.dev;
+        state.allowed_hosts.clone_from(&settings.allowed_hosts);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
         let api = api::Server::bind(&[http], state).await?;

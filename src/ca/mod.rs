@@ -30,7 +30,7 @@ pub use dev::{DEV_DIRECTORY, write_dev};
 pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 
 use self::issue::{Names, Request};
-use self::state::State;
+use self::state::{Follower, State};
 use self::token::Tokens;
 use crate::model::{Bundle, ServiceName, SpiffeId, Token, TrustDomain};
 use crate::store::{Store, StoreError};
@@ -163,13 +163,13 @@ impl Ca {
         let (sender, bundle) = watch::channel(Arc::new(authority.bundle()));
         let first = State::new(Arc::new(authority), &settings, SystemTime::now())?;
         let state = Arc::new(ArcSwap::from_pointee(first));
-        let follower = tokio::spawn(state::follow(
-            Arc::clone(&store),
-            revision,
-            Arc::clone(&state),
-            settings.clone(),
-            sender,
-        ));
+        let follower = Follower {
+            store: Arc::clone(&store),
+            state: Arc::clone(&state),
+            settings: settings.clone(),
+            bundle: sender,
+        };
+        let follower = tokio::spawn(follower.run(revision));
         Ok(Self(Arc::new(Inner {
             store,
             settings,

@@ -1,116 +1,72 @@
 //! The authority over a store in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex as StdMutex;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::root::Authority;
 use super::*;
-use crate::store::{Commit, Entry, Image, Op, Outcome, Revision, StoreFuture, Txn, Watch};
+use crate::store::{Image, MemoryStore, Op, Outcome, RedbStore, Revision, StoreFuture, Txn, Watch};
 use crate::tls::testing::handshake;
 use crate::tls::{self, Identity, KeyRequest};
 
 /// Longest wait for something that is to happen at once.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The contract of a store over a map; every call yields once, so that racing tasks interleave.
+/// A store in memory that yields in every call, so that racing tasks interleave, and that fails in
+/// chosen ways.
 #[derive(Default)]
-struct MapStore(StdMutex<Map>);
-
-#[derive(Default)]
-struct Map {
-    revision: Revision,
-    entries: BTreeMap<String, Entry>,
-    watchers: Vec<(String, mpsc::UnboundedSender<Commit>)>,
-    broken: bool,
+struct UnreliableStore {
+    inner: MemoryStore,
+    /// Commits fail while it is set.
+    broken: AtomicBool,
     /// The next load answers as if nothing had been written yet.
-    stale: bool,
+    stale: AtomicBool,
+    /// The next watch is told that it comes too late.
+    compacted: AtomicBool,
 }
 
-impl Store for MapStore {
+impl Store for UnreliableStore {
     fn load<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Image> {
         Box::pin(async move {
             tokio::task::yield_now().await;
-            let mut map = self.0.lock().unwrap();
-            let stale = std::mem::take(&mut map.stale);
-            let wanted = |entry: &&Entry| !stale && entry.key.starts_with(prefix);
-            let entries = map.entries.values().filter(wanted).cloned().collect();
-            Ok(Image { epoch: 1, revision: map.revision, entries })
+            let mut image = self.inner.load(prefix).await?;
+            if self.stale.swap(false, Ordering::Relaxed) {
+                image.entries.clear();
+            }
+            Ok(image)
         })
     }
 
     fn commit(&self, txn: Txn) -> StoreFuture<'_, Outcome> {
         Box::pin(async move {
             tokio::task::yield_now().await;
-            let mut map = self.0.lock().unwrap();
-            if map.broken { Err(StoreError::Stopped("no space".into())) } else { Ok(map.commit(txn)) }
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(StoreError::Stopped("no space".into()));
+            }
+            self.inner.commit(txn).await
         })
     }
 
-    fn watch<'a>(&'a self, prefix: &'a str, _after: Revision) -> StoreFuture<'a, Watch> {
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> StoreFuture<'a, Watch> {
         Box::pin(async move {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            self.0.lock().unwrap().watchers.push((prefix.to_owned(), sender));
-            Ok(receiver)
+            if self.compacted.swap(false, Ordering::Relaxed) {
+                return Err(StoreError::Compacted(after));
+            }
+            self.inner.watch(prefix, after).await
         })
     }
 }
 
-impl MapStore {
-    fn fail_commits(&self) {
-        self.0.lock().unwrap().broken = true;
-    }
-
-    fn next_load_is_stale(&self) {
-        self.0.lock().unwrap().stale = true;
-    }
-
-    fn mend(&self) {
-        self.0.lock().unwrap().broken = false;
-    }
-
-    fn contains(&self, text: &str) -> bool {
-        let map = self.0.lock().unwrap();
-        let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-        map.entries.values().any(|entry| entry.key.contains(text) || holds(&entry.value))
-    }
-}
-
-impl Map {
-    fn commit(&mut self, txn: Txn) -> Outcome {
-        let modified = |key: &String| self.entries.get(key).map_or(0, |entry| entry.modified);
-        if txn.conditions.iter().any(|(key, revision)| modified(key) != *revision) {
-            return Outcome::Conflict;
-        }
-        self.revision += 1;
-        let revision = self.revision;
-        let mut changes = Vec::new();
-        for op in txn.ops {
-            match op {
-                Op::Put { key, value } => {
-                    let created = self.entries.get(&key).map_or(revision, |entry| entry.created);
-                    let entry = Entry { key: key.clone(), value, created, modified: revision };
-                    self.entries.insert(key.clone(), entry.clone());
-                    changes.push((key, Some(entry)));
-                }
-                Op::Delete { key } => {
-                    self.entries.remove(&key);
-                    changes.push((key, None));
-                }
-            }
-        }
-        for (prefix, watcher) in &self.watchers {
-            if changes.iter().any(|(key, _)| key.starts_with(prefix)) {
-                let _ = watcher.send(Commit { revision, changes: changes.clone() });
-            }
-        }
-        Outcome::Committed(revision)
-    }
+async fn holds(store: &UnreliableStore, text: &str) -> bool {
+    let inside = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    let entries = store.load("").await.unwrap().entries;
+    assert!(!entries.is_empty());
+    entries.iter().any(|entry| inside(entry.key.as_bytes()) || inside(&entry.value))
 }
 
 fn settings() -> Settings {
@@ -125,7 +81,7 @@ fn name(text: &str) -> ServiceName {
     ServiceName::new(text).unwrap()
 }
 
-async fn open(store: &Arc<MapStore>) -> Ca {
+async fn open(store: &Arc<UnreliableStore>) -> Ca {
     Ca::open(Arc::clone(store) as Arc<dyn Store>, settings()).await.unwrap()
 }
 
@@ -188,7 +144,7 @@ async fn ordinary_tls_clients_accept_the_server_on_loopback() {
 
 #[tokio::test]
 async fn servers_that_start_together_agree_on_one_root() {
-    let store = Arc::<MapStore>::default();
+    let store = Arc::<UnreliableStore>::default();
     let servers: Vec<_> = (0..8)
         .map(|_| {
             tokio::spawn({
@@ -206,7 +162,7 @@ async fn servers_that_start_together_agree_on_one_root() {
     // Neither a later start nor one that was slow between reading and writing replaces it.
     for slow in [false, true] {
         if slow {
-            store.next_load_is_stale();
+            store.stale.store(true, Ordering::Relaxed);
         }
         let ca = open(&store).await;
         assert!(pins.contains(&(ca.root_pin(), ca.trust_domain().clone())));
@@ -215,7 +171,7 @@ async fn servers_that_start_together_agree_on_one_root() {
 
 #[tokio::test]
 async fn a_root_added_by_another_server_enters_the_bundle() {
-    let store = Arc::<MapStore>::default();
+    let store = Arc::<UnreliableStore>::default();
     let ca = open(&store).await;
     let mut bundle = ca.bundle();
     assert_eq!((bundle.borrow_and_update().version, ca.roots().len()), (1, 1));
@@ -240,7 +196,23 @@ async fn a_root_added_by_another_server_enters_the_bundle() {
     assert_eq!(ca.roots()[..2], roots);
 }
 
-async fn put(store: &MapStore, key: &str, value: bytes::Bytes) {
+#[tokio::test]
+async fn a_change_missed_while_the_log_was_cut_is_found_again() {
+    let store = Arc::<UnreliableStore>::default();
+    let (authority, _) = root::load_or_create(&*store, SystemTime::now()).await.unwrap();
+    store.compacted.store(true, Ordering::Relaxed);
+    let ca = open(&store).await;
+    let mut bundle = ca.bundle();
+    // The follower has not run yet; when it does, only the reload can show it this.
+    let prepared = authority.with_prepared_root(SystemTime::now()).to_stored();
+    let ops = vec![Op::Put { key: root::KEY.to_owned(), value: prepared }];
+    store.inner.commit(Txn { conditions: Vec::new(), ops }).await.unwrap();
+    timeout(DEADLINE, bundle.changed()).await.unwrap().unwrap();
+    assert_eq!(bundle.borrow_and_update().version, 2);
+    assert!(!store.compacted.load(Ordering::Relaxed));
+}
+
+async fn put(store: &UnreliableStore, key: &str, value: bytes::Bytes) {
     let ops = vec![Op::Put { key: key.to_owned(), value }];
     store.commit(Txn { conditions: Vec::new(), ops }).await.unwrap();
 }
@@ -252,7 +224,7 @@ fn pem_to_der(text: &str) -> Vec<u8> {
 #[tokio::test]
 async fn damaged_roots_are_an_error_that_names_the_key() {
     for value in ["", "{}", r#"{"trust_domain":"a","version":1,"roots":[]}"#] {
-        let store = Arc::<MapStore>::default();
+        let store = Arc::<UnreliableStore>::default();
         put(&store, root::KEY, value.into()).await;
         let error = Ca::open(store, settings()).await.err().expect("damage was accepted");
         assert!(
@@ -310,7 +282,7 @@ async fn a_broken_request_does_not_cost_a_use() {
 
 /// `claimants` with a key each try at once, over two servers; returns who got a certificate.
 async fn race(uses: u32, claimants: usize) -> usize {
-    let store = Arc::<MapStore>::default();
+    let store = Arc::<UnreliableStore>::default();
     let servers = [open(&store).await, open(&store).await];
     let token = servers[0].create_token(vec![name("web")], Duration::from_secs(60), uses).await.unwrap();
     let tasks: Vec<_> = (0..claimants)
@@ -337,14 +309,14 @@ async fn two_hundred_claimants_share_out_exactly_the_uses() {
 
 #[tokio::test]
 async fn a_use_is_durable_before_its_leaf_and_survives_a_restart() {
-    let store = Arc::<MapStore>::default();
+    let store = Arc::<UnreliableStore>::default();
     let ca = open(&store).await;
     let token = ca.create_token(vec![name("web")], Duration::from_secs(60), 1).await.unwrap();
-    store.fail_commits();
+    store.broken.store(true, Ordering::Relaxed);
     let request = csr();
     let error = ca.enrol(&token, &name("web"), &request).await.unwrap_err();
     assert!(matches!(error, CaError::Store(StoreError::Stopped(_))), "{error}");
-    store.mend();
+    store.broken.store(false, Ordering::Relaxed);
     ca.enrol(&token, &name("web"), &request).await.unwrap(); // the reply gets lost
     drop(ca);
     let restarted = open(&store).await;
@@ -353,15 +325,38 @@ async fn a_use_is_durable_before_its_leaf_and_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn roots_and_tokens_survive_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weft.redb");
+    let (token, pin) = {
+        let ca = Ca::open(Arc::new(RedbStore::open(&path).await.unwrap()), settings()).await.unwrap();
+        let token = ca.create_token(vec![name("web")], Duration::from_secs(60), 1).await.unwrap();
+        (token, ca.root_pin())
+    };
+    // The follower's handle is let go of shortly after the authority's.
+    let reopened = timeout(DEADLINE, async {
+        loop {
+            match RedbStore::open(&path).await {
+                Err(StoreError::Locked { .. }) => tokio::task::yield_now().await,
+                other => return other.unwrap(),
+            }
+        }
+    });
+    let ca = Ca::open(Arc::new(reopened.await.unwrap()), settings()).await.unwrap();
+    assert_eq!(ca.root_pin(), pin);
+    ca.enrol(&token, &name("web"), &csr()).await.unwrap();
+}
+
+#[tokio::test]
 async fn tokens_are_listed_without_secrets_and_can_be_revoked() {
-    let store = Arc::<MapStore>::default();
+    let store = Arc::<UnreliableStore>::default();
     let ca = open(&store).await;
     let token = ca.create_token(vec![name("web")], Duration::from_secs(60), 3).await.unwrap();
     let parsed = Token::parse(&token).unwrap();
     let listed = ca.tokens().await.unwrap();
     assert_eq!((listed[0].id.as_str(), listed[0].uses_left), (parsed.id(), 3));
     assert!(!format!("{listed:?}").contains(parsed.secret()));
-    assert!(!store.contains(parsed.secret()));
+    assert!(holds(&store, parsed.id()).await && !holds(&store, parsed.secret()).await);
     assert!(ca.revoke_token(parsed.id()).await.unwrap());
     assert!(!ca.revoke_token(parsed.id()).await.unwrap());
     assert!(matches!(ca.enrol(&token, &name("web"), &csr()).await, Err(CaError::TokenRefused)));

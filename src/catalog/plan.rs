@@ -42,7 +42,8 @@ pub(super) fn register(
     for registration in registrations {
         register_one(&mut draft, registration, lease)?;
     }
-    let id = |r: &Registration| EndpointId { node: r.instance.node.clone(), instance: r.instance.id.clone() };
+    let id =
+        |r: &Registration| EndpointId { node: r.instance.node.clone(), instance: r.instance.id.clone() };
     let new = registrations.iter().filter(|r| state.instance_record(&id(r)).is_none()).count();
     if new > 0 && state.instance_count + new > MAX_INSTANCES {
         return Err(CatalogError::Invalid(format!("the catalog is full: {MAX_INSTANCES} instances")));

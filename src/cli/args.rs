@@ -150,8 +150,9 @@ pub struct DevArgs {
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
     /// error, warn, info, debug or trace; per module: info,weft::proxy=debug
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: String,
+    /// [default: info; warn for `run` and `dev`]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
     /// [default: text on a terminal, otherwise json]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,

@@ -9,6 +9,7 @@ pub mod args;
 mod ca;
 mod client;
 pub mod error;
+mod failure;
 mod instances;
 mod intention;
 mod output;
@@ -18,6 +19,7 @@ mod services;
 mod status;
 mod suggest;
 mod token;
+mod validate;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -149,9 +151,9 @@ fn run(
     let done = match &cli.command {
         Command::Server(args) => processes::server(args, &cli.global).map(Exit::code),
         Command::Proxy(args) => processes::proxy(args, &cli.global).map(Exit::code),
-        Command::Run(args) => processes::run(args, &cli.global).map(Exit::code),
+        Command::Run(args) => processes::run(args),
         Command::Dev(args) => processes::dev(args, &cli.global).map(Exit::code),
-        Command::Validate { paths } => processes::validate(paths, cli.global.output, out, err),
+        Command::Validate { paths } => Ok(processes::validate(paths, cli.global.output, out, err)),
         Command::Ca(command) => ca::run(command, style).map(|report| print(&report, &cli, out, err)),
         Command::Version => version().map(|report| print(&report, &cli, out, err)),
         Command::Ask(question) => {

@@ -38,6 +38,9 @@ const QUEUE: usize = 1024;
 /// redb's page cache. All entries are in memory anyway.
 const CACHE_BYTES: usize = 16 << 20;
 
+#[cfg(test)]
+mod tests;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// See the module.

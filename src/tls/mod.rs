@@ -19,7 +19,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName};
 use rustls::{ClientConfig, ServerConfig};
@@ -121,6 +121,5 @@ pub fn peer_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, 
 pub fn peer_expiry(certificates: Option<&[CertificateDer<'_>]>) -> Result<SystemTime, TlsError> {
     let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
     let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    Ok(leaf::time(certificate.validity().not_after.timestamp()))
 }

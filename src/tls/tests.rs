@@ -45,6 +45,8 @@ fn peers_negotiate_the_hybrid_group_and_tls_13() {
     assert_eq!(pair.server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     assert_eq!(pair.server.alpn_protocol(), Some(ALPN_LANE));
     assert_eq!(pair.server.server_name(), None);
+    assert_eq!(peer_expiry(pair.server.peer_certificates()), Ok(web.not_after()));
+    assert_eq!(peer_expiry(None), Err(TlsError::Anonymous));
     let suite = pair.client.negotiated_cipher_suite().unwrap().suite();
     assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
 }
