@@ -2,6 +2,7 @@
 pub mod agent;
 pub mod ca;
 pub mod catalog;
+pub mod control;
 pub mod health;
 pub mod model;
 pub mod pb;

@@ -1,0 +1,14 @@
+//! Errors of the catalog as gRPC statuses.
+
+use tonic::Status;
+
+use crate::catalog::CatalogError;
+
+pub(super) fn of_catalog(error: &CatalogError) -> Status {
+    let message = error.to_string();
+    match error {
+        CatalogError::Store(_) => Status::unavailable(message),
+        CatalogError::Name(_) | CatalogError::Invalid(_) => Status::invalid_argument(message),
+        CatalogError::NoLease(_) | CatalogError::NoCheck(_) => Status::not_found(message),
+    }
+}
