@@ -1,15 +1,47 @@
-//! The live registry over a store.
+//! The live registry over a store: services, checks, intentions, leases, and what each sidecar may see.
+//!
+//! Used by `control`, `api`, `dns` and `app`. A write is planned on the state (`plan`, pure), committed
+//! to the store, comes back through the store's watch, and is applied by one task (`state`, pure); only
+//! then is it answered. Reads never wait. Invariants: what was answered is durable and visible; an
+//! index never goes backwards; a batch at a position holds everything up to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::model::snapshot::Change;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
 use crate::model::{
-    Action, Check, CheckReport, CheckStatus, Instance, InstanceId, Intention, Intentions, NameError,
-    NodeName, Party, Position, Registration, ServiceName, Verdict,
+    Action, Check, CheckReport, CheckStatus, EndpointId, Instance, InstanceId, Intention, Intentions,
+    NameError, NodeName, Party, Position, Registration, ServiceName, Verdict,
 };
 use crate::store::{Revision, Store, StoreError};
+
+mod changelog;
+mod index;
+mod key;
+mod lease;
+mod node;
+mod plan;
+pub mod proxies;
+mod resource;
+mod shared;
+mod state;
+mod subscription;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod view;
+mod wait;
+
+pub use self::index::Topic;
+pub use self::lease::LEASE_TTL;
+pub use self::subscription::{Batch, Subscription};
+
+use self::key::Key;
+use self::shared::{Shared, follow};
+use self::state::State;
 
 /// Number of a lease. Never zero.
 pub type LeaseId = u64;
@@ -34,6 +66,12 @@ pub enum CatalogError {
     NoLease(LeaseId),
     #[error("check {0:?} does not exist")]
     NoCheck(String),
+    #[error("instance {0} does not exist")]
+    NoInstance(String),
+    #[error("the catalog changes too fast at this place; try again")]
+    Contended,
+    #[error("the system gives no random bytes")]
+    NoRandom,
     #[error("{0}")]
     Invalid(String),
 }
@@ -75,7 +113,10 @@ pub struct HealthEntry {
 impl HealthEntry {
     /// The worst of the checks; passing without any.
     #[must_use]
-    pub fn status(&self) -> CheckStatus { todo!() }
+    pub fn status(&self) -> CheckStatus {
+        let statuses = self.checks.iter().map(|record| record.check.status);
+        statuses.max().unwrap_or(CheckStatus::Passing)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,20 +130,6 @@ pub struct Node {
     pub modified: Revision,
 }
 
-/// What a blocking query waits on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Topic {
-    /// Instances of a service and checks that count for them (surface 2.1).
-    Service(ServiceName),
-    /// Sidecars (and natives) in front of a service.
-    Connect(ServiceName),
-    /// The list of services and their tags.
-    Services,
-    Nodes,
-    Checks,
-    Intentions,
-}
-
 /// What one sidecar wants to hear of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interest {
@@ -112,82 +139,324 @@ pub struct Interest {
     pub destinations: BTreeSet<ServiceName>,
 }
 
-/// Changes for one sidecar, coalesced: at most one for each resource.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    pub position: Position,
-    pub changes: Vec<Change>,
-}
-
-/// A sidecar's view: the set of resources that changed since it was last asked, never a queue.
-pub struct Subscription { _private: () }
-
-impl Subscription {
-    /// Everything the interest covers, now; forgets pending changes.
-    pub fn snapshot(&mut self) -> Batch { todo!() }
-    /// What changed after `position`, or `None` when that is not known any more: send a snapshot.
-    pub fn resume(&mut self, _position: Position) -> Option<Batch> { todo!() }
-    /// Waits until something the interest covers has changed. Cancel-safe.
-    pub async fn changed(&mut self) { todo!() }
-    /// The current value of everything that changed since the last call. May be empty.
-    pub fn take(&mut self) -> Batch { todo!() }
-    /// The position that a reader with no pending changes is current at.
-    pub fn position(&self) -> Position { todo!() }
-}
-
-/// The catalog. Cheap to clone.
+/// The catalog. Cheap to clone; its tasks end with the last clone and subscription.
 #[derive(Clone)]
-pub struct Catalog { _private: Arc<()> }
+pub struct Catalog {
+    shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+}
+
+/// The tasks of a catalog. Dropping it ends them.
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
 
 impl Catalog {
-    pub async fn open(_store: Arc<dyn Store>, _settings: Settings) -> Result<Self, CatalogError> { todo!() }
-    pub fn settings(&self) -> &Settings { todo!() }
-    pub fn position(&self) -> Position { todo!() }
+    /// Loads the catalog of a store, gives every lease a full period, and registers the server's node.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, or holds a damaged record.
+    pub async fn open(store: Arc<dyn Store>, settings: Settings) -> Result<Self, CatalogError> {
+        let image = store.load(key::PREFIX).await?;
+        let watch = store.watch("", image.revision).await?;
+        let state = State::load(&image, settings.node_address.clone(), settings.default_action)?;
+        let orphans = state.owned.keys().filter(|lease| !state.leases.contains_key(lease));
+        let orphans = orphans.copied().collect();
+        let (applied, progress) = watch::channel(image.revision);
+        let shared = Arc::new(Shared::new(store, settings, state, progress));
+        let tasks = vec![
+            tokio::spawn(follow(Arc::clone(&shared), watch, applied)),
+            tokio::spawn(lease::run(Arc::clone(&shared), orphans)),
+        ];
+        let catalog = Self { shared, tasks: Arc::new(Tasks(tasks)) };
+        let Settings { node, node_address, .. } = catalog.settings();
+        let id = new_uuid()?;
+        catalog.shared.write(|state| plan::own_node(state, node, &id, node_address)).await?;
+        Ok(catalog)
+    }
 
-    // Writes: answered when durable and visible to reads.
-    /// Adds or replaces instances and their checks in one transaction. A check that was known keeps its status.
-    pub async fn register(&self, _registrations: Vec<Registration>, _owner: Owner) -> Result<Revision, CatalogError> { todo!() }
-    /// Removes an instance, its checks and its sidecar; says whether there was one.
-    pub async fn deregister(&self, _node: &NodeName, _id: &InstanceId) -> Result<bool, CatalogError> { todo!() }
-    /// Takes check results; only status changes wake watchers. Unknown check ids are an error after the others were taken.
-    pub async fn report_checks(&self, _node: &NodeName, _reports: Vec<CheckReport>) -> Result<(), CatalogError> { todo!() }
-    /// Adds the intention of a pair or replaces it.
-    pub async fn put_intention(&self, _source: Party, _destination: Party, _action: Action, _description: String, _meta: BTreeMap<String, String>) -> Result<Intention, CatalogError> { todo!() }
-    pub async fn delete_intention(&self, _source: &Party, _destination: &Party) -> Result<bool, CatalogError> { todo!() }
-    pub async fn grant_lease(&self, _ttl: Duration) -> Result<LeaseId, CatalogError> { todo!() }
-    /// Starts the lease's period anew; returns it.
-    pub async fn keep_alive(&self, _lease: LeaseId) -> Result<Duration, CatalogError> { todo!() }
-    /// Ends a lease now and removes what it holds.
-    pub async fn revoke_lease(&self, _lease: LeaseId) -> Result<(), CatalogError> { todo!() }
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
 
-    // Reads.
-    /// All services (applications and sidecars) with the union of their tags.
-    pub fn services(&self) -> BTreeMap<ServiceName, BTreeSet<String>> { todo!() }
-    pub fn health(&self, _service: &ServiceName) -> Vec<HealthEntry> { todo!() }
-    /// Sidecars and natives in front of a service.
-    pub fn connect(&self, _service: &ServiceName) -> Vec<HealthEntry> { todo!() }
-    pub fn instance(&self, _node: &NodeName, _id: &InstanceId) -> Option<HealthEntry> { todo!() }
-    /// All instances of a node.
-    pub fn instances_on(&self, _node: &NodeName) -> Vec<InstanceRecord> { todo!() }
-    pub fn nodes(&self) -> Vec<Arc<Node>> { todo!() }
-    /// All checks of a node.
-    pub fn checks_on(&self, _node: &NodeName) -> Vec<CheckRecord> { todo!() }
-    /// Ordered by precedence, then by name.
-    pub fn intentions(&self) -> Vec<(Arc<Intention>, Revision, Revision)> { todo!() }
-    pub fn rules(&self) -> Intentions { todo!() }
-    pub fn decide(&self, _source: &ServiceName, _destination: &ServiceName) -> Verdict { todo!() }
-    /// The index of a topic (never 0).
-    pub fn index(&self, _topic: &Topic) -> Revision { todo!() }
-    /// Waits until the index of a topic passes `index` or `timeout` is over; returns the current one.
-    pub async fn wait(&self, _topic: &Topic, _index: Revision, _timeout: Duration) -> Revision { todo!() }
-    pub fn subscribe(&self, _interest: Interest) -> Subscription { todo!() }
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.shared.read().state.position
+    }
 }
-pub mod proxies;
+
+/// Writes: answered when durable and visible to reads.
+///
+/// # Errors
+/// Each may fail with `Store` when the store has stopped, `Contended` when others keep changing the
+/// same records, and `Invalid` when a record is not acceptable or a limit is reached.
+impl Catalog {
+    /// Adds or replaces instances and their checks in one transaction. A check that was known keeps its
+    /// status unless it comes with an output; one that is not listed goes, except maintenance mode.
+    /// The same registration again writes nothing.
+    ///
+    /// # Errors
+    /// `NoLease` when the owner has expired; see the block.
+    pub async fn register(
+        &self,
+        registrations: Vec<Registration>,
+        owner: Owner,
+    ) -> Result<Revision, CatalogError> {
+        validate::registrations(&registrations)?;
+        let write = self.shared.write(|state| plan::register(state, &registrations, owner));
+        write.await.map(|(revision, ())| revision)
+    }
+
+    /// Removes an instance, its checks and its sidecar; says whether there was one.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn deregister(&self, node: &NodeName, id: &InstanceId) -> Result<bool, CatalogError> {
+        let write = self.shared.write(|state| Ok(plan::deregister(state, node, id)));
+        write.await.map(|(_, known)| known)
+    }
+
+    /// Adds or replaces one check with its status: of a node, or of an instance that exists.
+    ///
+    /// # Errors
+    /// `NoInstance` when it is about one that does not exist; see the block.
+    pub async fn put_check(&self, check: &Check) -> Result<(), CatalogError> {
+        validate::check(check)?;
+        self.shared.write(|state| plan::put_check(state, check)).await.map(drop)
+    }
+
+    /// Removes one check; says whether there was one.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn delete_check(&self, node: &NodeName, id: &str) -> Result<bool, CatalogError> {
+        let write = self.shared.write(|state| Ok(plan::delete_check(state, node, id)));
+        write.await.map(|(_, known)| known)
+    }
+
+    /// Takes check results; only status changes wake watchers and are written. A new output alone stays
+    /// in memory.
+    ///
+    /// # Errors
+    /// `NoCheck` for unknown ids, after the others were taken; see the block.
+    pub async fn report_checks(
+        &self,
+        node: &NodeName,
+        reports: Vec<CheckReport>,
+    ) -> Result<(), CatalogError> {
+        validate::reports(&reports)?;
+        let (_, reported) = self.shared.write(|state| plan::report(state, node, &reports)).await?;
+        self.shared.keep_outputs(reported.outputs);
+        reported.unknown.map_or(Ok(()), |id| Err(CatalogError::NoCheck(id)))
+    }
+
+    /// Adds the intention of a pair or replaces it; id and time of creation stay.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn put_intention(
+        &self,
+        source: Party,
+        destination: Party,
+        action: Action,
+        description: String,
+        meta: BTreeMap<String, String>,
+    ) -> Result<Intention, CatalogError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let (created_ms, updated_ms) = (now_ms, now_ms);
+        let id = new_uuid()?;
+        let new =
+            Intention { id, source, destination, action, description, meta, created_ms, updated_ms };
+        let write = self.shared.write(|state| plan::put_intention(state, &new));
+        write.await.map(|(_, intention)| intention)
+    }
+
+    /// Removes the intention of a pair; says whether there was one.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn delete_intention(
+        &self,
+        source: &Party,
+        destination: &Party,
+    ) -> Result<bool, CatalogError> {
+        let key = Key::Intention(source.clone(), destination.clone());
+        let write = self.shared.write(|state| Ok(plan::delete_intention(state, &key)));
+        write.await.map(|(_, known)| known)
+    }
+
+    /// Starts a lease. Its id cannot be guessed.
+    ///
+    /// # Errors
+    /// `Invalid` when the period is outside `LEASE_TTL`; see the block.
+    pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+        if !LEASE_TTL.contains(&ttl) {
+            let (least, most) = (LEASE_TTL.start().as_secs(), LEASE_TTL.end().as_secs());
+            let text = format!("a lease of {ttl:?} is not possible: {least} to {most} seconds are");
+            return Err(CatalogError::Invalid(text));
+        }
+        let [bytes] = random::<1>()?;
+        let lease = LeaseId::from_le_bytes(bytes).max(1);
+        self.shared.write(|state| plan::grant_lease(state, lease, ttl)).await?;
+        Ok(lease)
+    }
+
+    /// Starts the lease's period anew; returns it.
+    ///
+    /// # Errors
+    /// `NoLease` when it does not exist or is being ended.
+    // Asynchronous because a store shared by several servers keeps its own leases.
+    #[allow(clippy::unused_async)]
+    pub async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, CatalogError> {
+        let renewed = self.shared.deadlines().renew(lease, tokio::time::Instant::now());
+        renewed.ok_or(CatalogError::NoLease(lease))
+    }
+
+    /// Ends a lease now and removes what it holds.
+    ///
+    /// # Errors
+    /// `NoLease` when it does not exist; see the block.
+    pub async fn revoke_lease(&self, lease: LeaseId) -> Result<(), CatalogError> {
+        if !self.shared.read().state.leases.contains_key(&lease) {
+            return Err(CatalogError::NoLease(lease));
+        }
+        self.shared.end_lease(lease).await
+    }
+}
+
+/// Reads: of one moment each, without waiting.
+impl Catalog {
+    /// All services (applications and sidecars) with the union of their tags.
+    #[must_use]
+    pub fn services(&self) -> BTreeMap<ServiceName, BTreeSet<String>> {
+        self.shared.read().state.service_tags()
+    }
+
+    /// The instances of a service, by node and id.
+    #[must_use]
+    pub fn health(&self, service: &ServiceName) -> Vec<HealthEntry> {
+        self.shared.read().state.health(service)
+    }
+
+    /// Sidecars and natives in front of a service.
+    #[must_use]
+    pub fn connect(&self, service: &ServiceName) -> Vec<HealthEntry> {
+        self.shared.read().state.connect_entries(service)
+    }
+
+    #[must_use]
+    pub fn instance(&self, node: &NodeName, id: &InstanceId) -> Option<HealthEntry> {
+        let id = EndpointId { node: node.clone(), instance: id.clone() };
+        self.shared.read().state.health_entry(&id)
+    }
+
+    /// All instances of a node.
+    #[must_use]
+    pub fn instances_on(&self, node: &NodeName) -> Vec<InstanceRecord> {
+        let live = self.shared.read();
+        let node = live.state.nodes.get(node);
+        node.map(|node| node.instances.values().cloned().collect()).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.shared.read().state.node_list()
+    }
+
+    /// All checks of a node, its own first.
+    #[must_use]
+    pub fn checks_on(&self, node: &NodeName) -> Vec<CheckRecord> {
+        self.shared.read().state.checks_on(node)
+    }
+
+    /// With the revisions of creation and last change; ordered by precedence, then by name.
+    #[must_use]
+    pub fn intentions(&self) -> Vec<(Arc<Intention>, Revision, Revision)> {
+        self.shared.read().state.intention_list()
+    }
+
+    #[must_use]
+    pub fn rules(&self) -> Intentions {
+        self.shared.read().state.rules.clone()
+    }
+
+    #[must_use]
+    pub fn decide(&self, source: &ServiceName, destination: &ServiceName) -> Verdict {
+        self.shared.read().state.rules.decide(source, destination)
+    }
+
+    /// The index of a topic (never 0).
+    #[must_use]
+    pub fn index(&self, topic: &Topic) -> Revision {
+        self.shared.read().state.index(topic)
+    }
+
+    /// Waits until the index of a topic passes `index` or `timeout` is over; returns the current one.
+    /// Cancel-safe.
+    pub async fn wait(&self, topic: &Topic, index: Revision, timeout: Duration) -> Revision {
+        let waiter = self.shared.waiters.join(topic);
+        let passed = async {
+            loop {
+                // Listening begins before the look, so nothing is missed in between.
+                let woken = waiter.notified();
+                tokio::pin!(woken);
+                woken.as_mut().enable();
+                if self.index(topic) > index {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        // Either way the current index is the answer.
+        let _ = tokio::time::timeout(timeout, passed).await;
+        self.index(topic)
+    }
+
+    #[must_use]
+    pub fn subscribe(&self, interest: Interest) -> Subscription {
+        Subscription::new(Arc::clone(&self.shared), interest, Arc::clone(&self.tasks))
+    }
+}
+
+/// The board of sidecars.
 impl Catalog {
     /// The sidecars known to this server, by service and instance.
-    pub fn proxies(&self) -> Vec<proxies::ProxyStatus> { todo!() }
+    #[must_use]
+    pub fn proxies(&self) -> Vec<proxies::ProxyStatus> {
+        self.shared.board.list()
+    }
+
     /// Adds or replaces the record of a sidecar.
-    pub fn update_proxy(&self, _status: proxies::ProxyStatus) { todo!() }
+    pub fn update_proxy(&self, status: proxies::ProxyStatus) {
+        self.shared.board.put(status);
+    }
+
     /// Forgets a sidecar.
-    pub fn remove_proxy(&self, _node: &NodeName, _instance: &InstanceId) { todo!() }
+    pub fn remove_proxy(&self, node: &NodeName, instance: &InstanceId) {
+        self.shared.board.remove(&EndpointId { node: node.clone(), instance: instance.clone() });
+    }
+}
+
+fn new_uuid() -> Result<String, CatalogError> {
+    let [low, high] = random::<2>()?;
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&low);
+    bytes[8..].copy_from_slice(&high);
+    Ok(node::uuid(bytes, 4))
+}
+
+fn random<const N: usize>() -> Result<[[u8; 8]; N], CatalogError> {
+    let mut words = [[0; 8]; N];
+    for word in &mut words {
+        aws_lc_rs::rand::fill(word).map_err(|_| CatalogError::NoRandom)?;
+    }
+    Ok(words)
 }
