@@ -348,7 +348,7 @@ async fn follow(
         Ok(commits) => commits,
         Err(error) => return tracing::error!(%error, "changes of the roots cannot be followed"),
     };
-    while let Some(commit) = commits.recv().await {
+    while let Ok(commit) = commits.recv().await {
         for (key, entry) in commit.changes {
             if key != root::KEY {
                 continue;

@@ -25,8 +25,8 @@ use tonic::service::Routes;
 use tower_service::Service as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::limits;
 use super::peer::{Peer, Proven};
+use super::{limits, stopping};
 use crate::tls::{self, TlsError};
 
 /// Everything a connection needs.
@@ -59,7 +59,7 @@ impl Port {
         let mut paused = false;
         loop {
             let accepted = tokio::select! {
-                _ = self.stop.wait_for(|stop| *stop) => break,
+                () = stopping(&mut self.stop) => break,
                 Some(_) = connections.join_next() => continue,
                 accepted = accept(&listener, &slots) => accepted,
             };
@@ -115,7 +115,7 @@ impl Port {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            _ = self.stop.wait_for(|stop| *stop) => {
+            () = stopping(&mut self.stop) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -21,8 +21,8 @@ use crate::pb;
 const TTL_RANGE_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
 /// Consul's limit for a weight.
 const MAX_WEIGHT: u32 = 65_535;
-/// Longest id of a check.
-const MAX_CHECK_ID_BYTES: usize = 512;
+/// Longest id of a check; the catalog's limit, named here by field.
+const MAX_CHECK_ID_BYTES: usize = 256;
 
 /// A field that cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,11 +108,7 @@ fn instance(message: pb::Instance, at: &str, default_node: Option<&NodeName>) ->
     })
 }
 
-fn kind_and_proxy(
-    kind: &str,
-    proxy: Option<pb::Proxy>,
-    at: &str,
-) -> Decoded<(Kind, Option<ProxySpec>)> {
+fn kind_and_proxy(kind: &str, proxy: Option<pb::Proxy>, at: &str) -> Decoded<(Kind, Option<ProxySpec>)> {
     match (kind, proxy) {
         ("", None) => Ok((Kind::Typical, None)),
         ("connect-proxy", Some(proxy)) => {
@@ -224,7 +220,8 @@ pub(super) fn reports(messages: Vec<pb::CheckReport>) -> Decoded<Vec<CheckReport
     within("reports", messages.len(), limits::MAX_REPORTS)?;
     let one = |(i, message): (usize, pb::CheckReport)| {
         let status = pb::CheckStatus::try_from(message.status).ok().and_then(status);
-        let status = status.ok_or_else(|| unknown_status(format!("reports[{i}].status"), message.status))?;
+        let status =
+            status.ok_or_else(|| unknown_status(format!("reports[{i}].status"), message.status))?;
         Ok(CheckReport {
             id: check_id(message.id, format!("reports[{i}].id"))?,
             status,

@@ -93,7 +93,7 @@ impl Flow {
         self.notes.push_back(message);
     }
 
-    /// Starts with a snapshot.
+    /// Sends a snapshot in place of everything pending.
     pub(super) fn snapshot(&mut self, batch: Batch, now: Instant) {
         self.pending = None;
         self.send(Kind::NewSnapshot, batch.position, batch.changes, now);
@@ -101,7 +101,7 @@ impl Flow {
 
     /// Adds a delta that brings the sidecar to a position. One without changes only moves that.
     pub(super) fn delta(&mut self, batch: Batch) {
-        let Batch { position, changes } = batch;
+        let Batch { position, changes, .. } = batch;
         self.current = position;
         let urgent = changes.iter().any(is_urgent);
         if let Some(pending) = &mut self.pending {
@@ -130,7 +130,10 @@ impl Flow {
 
     /// Whether [`Self::emit`] has something to send.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        !self.notes.is_empty() || self.sending.is_some() || self.batch_is_ripe(now) || self.heartbeat_is_due(now)
+        !self.notes.is_empty()
+            || self.sending.is_some()
+            || self.batch_is_ripe(now)
+            || self.heartbeat_is_due(now)
     }
 
     /// When to look again if nothing happens before. What is due already waits for room on the
@@ -238,7 +241,9 @@ impl Sending {
             Kind::Snapshot if self.rest.peek().is_none() => {
                 (Message::SnapshotEnd(pb::SnapshotEnd { position: Some(self.position.into()) }), true)
             }
-            Kind::Snapshot => (Message::Batch(pb::Batch { position: None, resources: self.cut() }), false),
+            Kind::Snapshot => {
+                (Message::Batch(pb::Batch { position: None, resources: self.cut() }), false)
+            }
             Kind::Delta => {
                 let resources = self.cut();
                 let last = self.rest.peek().is_none();
@@ -295,9 +300,8 @@ const fn key(change: &Change) -> Key<'_> {
         Change::Endpoint(endpoint) => Key::Endpoint(&endpoint.service, &endpoint.id),
         Change::EndpointGone { service, id } => Key::Endpoint(service, id),
         Change::Health { service, id, .. } => Key::Health(service, id),
-        Change::Intention { source, destination, .. } | Change::IntentionGone { source, destination } => {
-            Key::Intention(source, destination)
-        }
+        Change::Intention { source, destination, .. }
+        | Change::IntentionGone { source, destination } => Key::Intention(source, destination),
         Change::DefaultAction(_) => Key::Default,
         Change::Bundle(_) => Key::Bundle,
     }

@@ -30,10 +30,8 @@ struct Slots {
 
 impl Identity {
     pub(super) fn new(ca: Ca, dev: bool) -> Self {
-        let slots = Slots {
-            enrolments: Semaphore::new(MAX_ENROLMENTS),
-            renewals: Semaphore::new(MAX_RENEWALS),
-        };
+        let slots =
+            Slots { enrolments: Semaphore::new(MAX_ENROLMENTS), renewals: Semaphore::new(MAX_RENEWALS) };
         Self { ca, dev, slots: Arc::new(slots) }
     }
 
@@ -61,12 +59,14 @@ impl Identity {
 
     fn certificate(&self, leaf: Leaf) -> pb::Certificate {
         let bundle = self.ca.bundle().borrow().clone();
+        let valid_for = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
         pb::Certificate {
             chain: leaf.chain,
             spiffe_id: leaf.id.to_string(),
             not_before: unix_seconds(leaf.not_before),
             not_after: unix_seconds(leaf.not_after),
             bundle: Some(bundle.as_ref().into()),
+            valid_for_ms: u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX),
         }
     }
 }
@@ -122,7 +122,12 @@ fn refusal(error: &CaError) -> Status {
         CaError::TokenForOther { .. } => Status::permission_denied(message),
         CaError::Request(_) => Status::invalid_argument(format!("csr: {message}")),
         CaError::Store(_) => Status::unavailable(message),
-        CaError::Signing(_) => Status::internal(message),
+        CaError::Name { .. } => Status::invalid_argument(format!("service: {message}")),
+        CaError::Signing(_)
+        | CaError::TokenLimit(_)
+        | CaError::File { .. }
+        | CaError::Exists(_)
+        | CaError::SameFile(_) => Status::internal(message),
     }
 }
 

@@ -73,7 +73,11 @@ impl pb::mesh_server::Mesh for Mesh {
 }
 
 /// One count; its reporter must be one end of it.
-fn edge(message: &pb::EdgeCount, i: usize, reporter: &ServiceName) -> Result<(EdgeKey, EdgeTotals), Status> {
+fn edge(
+    message: &pb::EdgeCount,
+    i: usize,
+    reporter: &ServiceName,
+) -> Result<(EdgeKey, EdgeTotals), Status> {
     let source = convert::service(&message.source, &format!("edges[{i}].source"))?;
     let destination = convert::service(&message.destination, &format!("edges[{i}].destination"))?;
     let reported_by = if source == *reporter {

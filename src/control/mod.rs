@@ -72,7 +72,9 @@ impl Default for Settings {
 /// Why the port cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("cannot listen on {address} for gRPC: {source}; stop what uses it or choose another --grpc address")]
+    #[error(
+        "cannot listen on {address} for gRPC: {source}; stop what uses it or choose another --grpc address"
+    )]
     Bind { address: SocketAddr, source: io::Error },
     #[error("the server has no certificate for its gRPC port: {0}")]
     Ca(#[from] CaError),
@@ -167,6 +169,11 @@ impl Bound {
     }
 }
 
+/// Waits for the server to shut down, or to be gone altogether.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restart must not wait for the connections of the last run to be forgotten.
@@ -175,7 +182,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(limits::LISTEN_BACKLOG)
 }
 
-fn routes(context: &Arc<Context>, edges: &Edges, health: &HealthReporter) -> Result<Routes, ControlError> {
+fn routes(
+    context: &Arc<Context>,
+    edges: &Edges,
+    health: &HealthReporter,
+) -> Result<Routes, ControlError> {
     let identity = identity::Identity::new(context.ca.clone(), context.settings.dev);
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());

@@ -29,11 +29,9 @@ impl Peer {
     /// # Errors
     /// `INTERNAL` when the request did not come through the accept loop.
     pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        request
-            .extensions()
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(|| Status::internal("the request has no peer; it did not come through the gRPC port"))
+        request.extensions().get::<Self>().cloned().ok_or_else(|| {
+            Status::internal("the request has no peer; it did not come through the gRPC port")
+        })
     }
 
     pub(super) fn is_local(&self) -> bool {

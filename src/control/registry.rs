@@ -17,6 +17,7 @@ use super::convert::{self, Fault};
 use super::failure::of_catalog;
 use super::limits::{MAX_REMOTE_LEASES, WATCH_WAIT};
 use super::peer::Peer;
+use super::stopping;
 use crate::catalog::{Catalog, CatalogError, LeaseId, Owner, Topic};
 use crate::model::{CheckReport, CheckStatus, NodeName, ServiceName};
 use crate::pb;
@@ -91,7 +92,12 @@ impl Registry {
         }
     }
 
-    fn check_reports(&self, caller: &Caller, node: &NodeName, reports: &[CheckReport]) -> Result<(), Status> {
+    fn check_reports(
+        &self,
+        caller: &Caller,
+        node: &NodeName,
+        reports: &[CheckReport],
+    ) -> Result<(), Status> {
         let Caller::Service(service) = caller else { return Ok(()) };
         for report in reports {
             let check = self.catalog.check(node, &report.id);
@@ -129,10 +135,7 @@ impl Registry {
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
     ) -> Response<Responses<T>> {
         let mut stop = self.stop.clone();
-        let stopped = async move {
-            // An error means that the server is gone altogether.
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
+        let stopped = async move { stopping(&mut stop).await };
         Response::new(Box::pin(stream.take_until(Box::pin(stopped))))
     }
 }

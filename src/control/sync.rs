@@ -18,12 +18,13 @@ use super::flow::{Flow, Overdue};
 use super::limits::{HELLO_TIMEOUT, MAX_PROCESS_BYTES, MAX_REFUSALS};
 use super::peer::{Peer, Proven};
 use super::sessions::{Bid, Claim, Sessions, Taken};
-use super::{Settings, pb};
+use super::{Settings, stopping};
 use crate::ca::Ca;
 use crate::catalog::proxies::ProxyStatus;
-use crate::catalog::{Catalog, CatalogError, Interest, LeaseId, Owner, Subscription};
+use crate::catalog::{Batch, Catalog, CatalogError, Interest, LeaseId, Owner, Subscription};
 use crate::model::snapshot::Change;
 use crate::model::{Bundle, CheckId, EndpointId, NodeName, Position, Registration, ServiceName};
+use crate::pb;
 use pb::sync_request::Message as Request;
 use pb::sync_response::Message as Response;
 
@@ -119,8 +120,12 @@ impl Stream {
         let mut registrations = convert::registrations(hello.instances, hello.checks, None)?;
         may_register(&context.catalog, &service, &registrations)?;
         fill_addresses(&mut registrations, peer.address.ip());
-        let (bid, node) =
-            bid(&service, &proven, &registrations, (hello.process, hello.version, hello.bundle_version))?;
+        let (bid, node) = bid(
+            &service,
+            &proven,
+            &registrations,
+            (hello.process, hello.version, hello.bundle_version),
+        )?;
         let checks =
             registrations.iter().flat_map(|one| &one.checks).map(|check| check.id.clone()).collect();
 
@@ -163,18 +168,14 @@ impl Stream {
         let ttl_ms = self.context.settings.lease_ttl.as_millis();
         let lease_ttl_ms = u32::try_from(ttl_ms).unwrap_or(u32::MAX);
         self.flow.note(Response::Registered(pb::Registered { lease_ttl_ms }));
-        let resumed = resume.and_then(|position| self.subscription.resume(position));
+        let Some(batch) = resume.and_then(|position| self.subscription.resume(position)) else {
+            let batch = self.subscription.snapshot();
+            return self.offer_all(batch);
+        };
+        self.flow.delta(batch);
         let bundle = self.bundle.borrow_and_update().clone();
-        if let Some(batch) = resumed {
-            self.flow.delta(batch);
-            if bundle.version != self.offered {
-                self.offer(&bundle);
-            }
-        } else {
-            let mut batch = self.subscription.snapshot();
-            batch.changes.push(Change::Bundle(bundle.as_ref().clone()));
-            self.offered = bundle.version;
-            self.flow.snapshot(batch, Instant::now());
+        if bundle.version != self.offered {
+            self.offer(&bundle);
         }
     }
 
@@ -193,7 +194,7 @@ impl Stream {
             let wake = self.flow.wake(now).min(self.silence_ends());
             let event = tokio::select! {
                 _ = &mut replaced => Event::Replaced,
-                _ = stop.wait_for(|stop| *stop) => Event::Stopping,
+                () = stopping(&mut stop) => Event::Stopping,
                 message = inbound.message() => Event::Request(message),
                 permit = outbound.reserve(), if due => {
                     let Ok(permit) = permit else { return Ok(End::Closed) };
@@ -211,7 +212,7 @@ impl Stream {
                         return Ok(end);
                     }
                 }
-                Event::Changed => self.flow.delta(self.subscription.take()),
+                Event::Changed => self.advance(),
                 Event::Bundle => {
                     let bundle = self.bundle.borrow_and_update().clone();
                     self.offer(&bundle);
@@ -231,7 +232,7 @@ impl Stream {
     /// `is_due`; the client would ignore it.
     fn next_message(&mut self) -> pb::SyncResponse {
         if self.flow.wants_changes() {
-            self.flow.delta(self.subscription.take());
+            self.advance();
         }
         pb::SyncResponse { message: self.flow.emit(Instant::now()) }
     }
@@ -246,9 +247,10 @@ impl Stream {
             Some(Request::Checks(reports)) => self.report(reports).await?,
             Some(Request::Drain(_)) => self.drain().await?,
             Some(Request::Leave(_)) => {
-                let left = self.context.catalog.revoke_lease(self.lease).await;
-                left.map_err(|error| of_catalog(&error))?;
-                return Ok(Some(End::Left));
+                return match self.context.catalog.revoke_lease(self.lease).await {
+                    Ok(()) | Err(CatalogError::NoLease(_)) => Ok(Some(End::Left)),
+                    Err(error) => Err(of_catalog(&error)),
+                };
             }
             Some(Request::Hello(_)) => {
                 return Err(Status::invalid_argument(
@@ -284,7 +286,8 @@ impl Stream {
             tracing::warn!(id = %self.proven.id, resource, reason, "a sidecar refused a resource");
         }
         let refused = ack.refused.into_iter().take(MAX_REFUSALS);
-        let refused = refused.map(|refusal| format!("{}: {}", refusal.resource, refusal.reason)).collect();
+        let refused =
+            refused.map(|refusal| format!("{}: {}", refusal.resource, refusal.reason)).collect();
         self.claim.update(|status| {
             status.acknowledged = position;
             status.refused = refused;
@@ -293,8 +296,9 @@ impl Stream {
 
     /// Results of checks that this sidecar has not registered are left out.
     async fn report(&self, reports: pb::CheckReports) -> Result<(), Status> {
-        let (own, foreign): (Vec<_>, Vec<_>) =
-            convert::reports(reports.reports)?.into_iter().partition(|one| self.checks.contains(&one.id));
+        let (own, foreign): (Vec<_>, Vec<_>) = convert::reports(reports.reports)?
+            .into_iter()
+            .partition(|one| self.checks.contains(&one.id));
         for report in foreign {
             tracing::warn!(id = %self.proven.id, check = report.id, "a sidecar reported on a foreign check");
         }
@@ -316,11 +320,32 @@ impl Stream {
     }
 
     fn offer(&mut self, bundle: &Bundle) {
-        self.offered = bundle.version;
         // Whatever changed before goes along, or the position would not be true.
         let mut batch = self.subscription.take();
+        if batch.snapshot {
+            return self.offer_all(batch);
+        }
+        self.offered = bundle.version;
         batch.changes.push(Change::Bundle(bundle.clone()));
         self.flow.delta(batch);
+    }
+
+    /// Moves what has changed into the flow.
+    fn advance(&mut self) {
+        let batch = self.subscription.take();
+        if batch.snapshot {
+            self.offer_all(batch);
+        } else {
+            self.flow.delta(batch);
+        }
+    }
+
+    /// A snapshot is whole with the bundle in it.
+    fn offer_all(&mut self, mut batch: Batch) {
+        let bundle = self.bundle.borrow_and_update().clone();
+        self.offered = bundle.version;
+        batch.changes.push(Change::Bundle(bundle.as_ref().clone()));
+        self.flow.snapshot(batch, Instant::now());
     }
 
     fn silence_ends(&self) -> Instant {

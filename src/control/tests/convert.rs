@@ -137,7 +137,8 @@ fn fault(change: impl FnOnce(&mut pb::Instance, &mut pb::Check)) -> String {
 
 #[test]
 fn faults_name_the_field() {
-    let upstream = pb::Upstream { local_bind_port: 70_000, destination: "db".to_owned(), ..Default::default() };
+    let upstream =
+        pb::Upstream { local_bind_port: 70_000, destination: "db".to_owned(), ..Default::default() };
     assert_eq!(fault(|i, _| i.name.clear()), "instances[0].name");
     assert_eq!(fault(|i, _| i.node.clear()), "instances[0].node");
     assert_eq!(fault(|i, _| i.kind = "mesh-gateway".to_owned()), "instances[0].kind");

@@ -10,12 +10,21 @@ fn db() -> ServiceName {
 }
 
 fn id(n: usize) -> EndpointId {
-    EndpointId { node: NodeName::new("n1").unwrap(), instance: InstanceId::new(format!("db-{n}")).unwrap() }
+    EndpointId {
+        node: NodeName::new("n1").unwrap(),
+        instance: InstanceId::new(format!("db-{n}")).unwrap(),
+    }
 }
 
 fn endpoint(n: usize) -> Change {
     let weights = Weights::default();
-    Change::Endpoint(Endpoint { id: id(n), service: db(), host: "127.0.0.1".to_owned(), port: 1, weights })
+    Change::Endpoint(Endpoint {
+        id: id(n),
+        service: db(),
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        weights,
+    })
 }
 
 fn health(n: usize, status: CheckStatus) -> Change {
@@ -23,7 +32,7 @@ fn health(n: usize, status: CheckStatus) -> Change {
 }
 
 fn batch(revision: u64, changes: Vec<Change>) -> Batch {
-    Batch { position: Position { epoch: 1, revision }, changes }
+    Batch { position: Position { epoch: 1, revision }, changes, snapshot: false }
 }
 
 fn position(message: &Message) -> Option<u64> {
@@ -57,10 +66,8 @@ fn a_snapshot_is_framed_and_cut() {
     }
     assert!(matches!(sent[0], Message::Registered(_)));
     assert!(matches!(sent[1], Message::SnapshotBegin(_)));
-    let pieces: Vec<_> = sent
-        .iter()
-        .filter_map(|m| if let Message::Batch(b) = m { Some(b) } else { None })
-        .collect();
+    let pieces: Vec<_> =
+        sent.iter().filter_map(|m| if let Message::Batch(b) = m { Some(b) } else { None }).collect();
     assert!(pieces.len() > 2);
     assert!(pieces.iter().all(|b| b.position.is_none() && b.encoded_len() < 2 * MAX_PIECE_BYTES));
     assert_eq!(pieces.iter().map(|b| b.resources.len()).sum::<usize>(), 20_000);
@@ -96,7 +103,11 @@ fn bad_news_waits_for_no_floor() {
     for urgent in [
         health(1, CheckStatus::Critical),
         Change::EndpointGone { service: db(), id: id(1) },
-        Change::Intention { source: source.clone(), destination: destination.clone(), action: Action::Deny },
+        Change::Intention {
+            source: source.clone(),
+            destination: destination.clone(),
+            action: Action::Deny,
+        },
         Change::IntentionGone { source, destination },
         Change::DefaultAction(Action::Deny),
     ] {
