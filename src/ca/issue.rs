@@ -21,7 +21,7 @@ use crate::model::{SpiffeId, TrustDomain, hex};
 
 /// Largest request that is parsed, in bytes. One with a P-384 key has about 400.
 const MAX_REQUEST_BYTES: usize = 4096;
-/// How far NotBefore lies in the past, so that a peer whose clock is a little behind accepts it.
+/// How far `NotBefore` lies in the past, so that a peer whose clock is a little behind accepts it.
 const BACKDATE: Duration = Duration::from_secs(60);
 /// Shortest lifetime of a new intermediate.
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -56,8 +56,8 @@ impl Intermediate {
         params.subject_alt_names = vec![uri(&domain.id())?];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = authority_usages();
-        let key = KeyPair::generate().map_err(signing)?;
-        let certificate = params.signed_by(&key, root.issuer()).map_err(signing)?;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, root.issuer())?;
         Ok(Self {
             certificate: certificate.der().to_vec(),
             issuer: Issuer::new(params, key),
@@ -107,7 +107,7 @@ impl Request {
         Ok(Self { key })
     }
 
-    /// Lower-case hex of the SHA-256 of the key's SubjectPublicKeyInfo.
+    /// Lower-case hex of the SHA-256 of the key's `SubjectPublicKeyInfo`.
     pub(super) fn key_hash(&self) -> String {
         hex::encode(digest::digest(&digest::SHA256, &self.key.subject_public_key_info()).as_ref())
     }
@@ -122,7 +122,7 @@ impl Request {
 pub(super) enum Names {
     /// The SPIFFE ID only.
     IdentityOnly,
-    /// Also `localhost`, 127.0.0.1 and ::1, so that ordinary TLS clients accept a server there.
+    /// Also `localhost`, 127.0.0.1 and `::1`, so that ordinary TLS clients accept a server there.
     Loopback,
 }
 
@@ -148,7 +148,7 @@ pub(super) fn leaf(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let certificate = params.signed_by(key, &intermediate.issuer).map_err(signing)?;
+    let certificate = params.signed_by(key, &intermediate.issuer)?;
     Ok(Leaf {
         chain: vec![certificate.der().to_vec(), intermediate.certificate.clone()],
         id: id.clone(),
@@ -213,13 +213,13 @@ pub(super) fn common_name(text: &str) -> DistinguishedName {
 }
 
 pub(super) fn uri(id: &SpiffeId) -> Result<SanType, CaError> {
-    Ok(SanType::URI(id.as_str().try_into().map_err(signing)?))
+    Ok(SanType::URI(id.as_str().try_into()?))
 }
 
 fn alternative_names(id: &SpiffeId, names: Names) -> Result<Vec<SanType>, CaError> {
     let mut all = vec![uri(id)?];
     if names == Names::Loopback {
-        all.push(SanType::DnsName("localhost".try_into().map_err(signing)?));
+        all.push(SanType::DnsName("localhost".try_into()?));
         all.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         all.push(SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)));
     }
@@ -241,6 +241,5 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], CaError> {
     Ok(bytes)
 }
 
-pub(super) fn signing(error: rcgen::Error) -> CaError {
-    CaError::Signing(error.to_string())
-}
+#[cfg(test)]
+mod tests;

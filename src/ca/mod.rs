@@ -10,6 +10,7 @@ mod dev;
 mod issue;
 mod pem;
 mod root;
+mod state;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -28,11 +29,11 @@ use zeroize::{Zeroize, Zeroizing};
 pub use dev::{DEV_DIRECTORY, write_dev};
 pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 
-use self::issue::{Intermediate, Names, Request};
-use self::root::Authority;
+use self::issue::{Names, Request};
+use self::state::{Follower, State};
 use self::token::Tokens;
 use crate::model::{Bundle, ServiceName, SpiffeId, Token, TrustDomain};
-use crate::store::{Revision, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -64,6 +65,12 @@ pub enum CaError {
     Exists(PathBuf),
     #[error("two files would be called {0}; rename a service")]
     SameFile(PathBuf),
+}
+
+impl From<rcgen::Error> for CaError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Signing(error.to_string())
+    }
 }
 
 /// A signed leaf.
@@ -137,12 +144,6 @@ struct Inner {
     follower: AbortHandle,
 }
 
-/// What signing needs at one moment.
-struct State {
-    authority: Arc<Authority>,
-    intermediate: Intermediate,
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         self.follower.abort();
@@ -162,13 +163,13 @@ impl Ca {
         let (sender, bundle) = watch::channel(Arc::new(authority.bundle()));
         let first = State::new(Arc::new(authority), &settings, SystemTime::now())?;
         let state = Arc::new(ArcSwap::from_pointee(first));
-        let follower = tokio::spawn(follow(
-            Arc::clone(&store),
-            revision,
-            Arc::clone(&state),
-            settings.clone(),
-            sender,
-        ));
+        let follower = Follower {
+            store: Arc::clone(&store),
+            state: Arc::clone(&state),
+            settings: settings.clone(),
+            bundle: sender,
+        };
+        let follower = tokio::spawn(follower.run(revision));
         Ok(Self(Arc::new(Inner {
             store,
             settings,
@@ -204,7 +205,7 @@ impl Ca {
         self.0.state.load().authority.infos()
     }
 
-    /// What tokens pin: lower-case hex of the SHA-256 of the active root's SubjectPublicKeyInfo.
+    /// What tokens pin: lower-case hex of the SHA-256 of the active root's `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn root_pin(&self) -> String {
         self.0.state.load().authority.active().pin().to_owned()
@@ -223,7 +224,8 @@ impl Ca {
     /// hold. Nothing else is taken from the request.
     ///
     /// # Errors
-    /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest.
+    /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
+    /// an `id` of another trust domain.
     pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
         self.sign(id, &Request::parse(csr)?)
     }
@@ -238,7 +240,7 @@ impl Ca {
             .map_err(|source| CaError::Name { name: server_id.clone(), source })?;
         let now = SystemTime::now();
         let state = self.state(now)?;
-        let mut pair = KeyPair::generate().map_err(issue::signing)?;
+        let mut pair = KeyPair::generate()?;
         let leaf = issue::leaf(&state.intermediate, &id, &pair, Names::Loopback, *leaf_ttl, now)?;
         let key = Zeroizing::new(pair.serialize_der());
         pair.zeroize();
@@ -302,6 +304,9 @@ impl Ca {
     }
 
     fn sign(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
+        if !id.is_member_of(self.trust_domain()) {
+            return Err(CaError::Signing(format!("{id} is not of this trust domain")));
+        }
         let now = SystemTime::now();
         let ttl = self.0.settings.leaf_ttl;
         let state = self.state(now)?;
@@ -327,6 +332,7 @@ impl Ca {
         Ok(fresh)
     }
 }
+<<<<<<< HEAD
 
 impl State {
     fn new(authority: Arc<Authority>, settings: &Settings, now: SystemTime) -> Result<Self, CaError> {
@@ -385,3 +391,5 @@ fn adopt(
     bundle.send_replace(news);
     Ok(())
 }
+=======
+>>>>>>> ca

@@ -14,12 +14,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use rcgen::{BasicConstraints, IsCa, Issuer, KeyPair};
 use serde::{Deserialize, Serialize};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::issue::{
-    Validity, authority_name, authority_usages, common_name, params, random, signing, uri,
-};
+use super::issue::{Validity, authority_name, authority_usages, common_name, params, random, uri};
 use super::{CaError, RootInfo, pem};
 use crate::model::{Bundle, TrustDomain, hex};
 use crate::store::{Op, Outcome, Revision, Store, StoreError, Txn};
@@ -132,8 +131,10 @@ impl Authority {
             return Err(damaged("more than one root is active"));
         }
         let active = active.ok_or_else(|| damaged("no root is active"))?;
-        let roots = document.roots.into_iter().map(Root::decode).collect::<Result<_, _>>()?;
-        Ok(Self { domain: document.trust_domain, version: document.version, roots, active })
+        let domain = document.trust_domain;
+        let roots = document.roots.iter().map(|root| Root::decode(root, &domain));
+        let roots = roots.collect::<Result<_, _>>()?;
+        Ok(Self { domain, version: document.version, roots, active })
     }
 }
 
@@ -145,32 +146,40 @@ impl Root {
         params.subject_alt_names = vec![uri(&domain.id())?];
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = authority_usages();
-        let key = KeyPair::generate().map_err(signing)?;
-        let certificate = params.self_signed(&key).map_err(signing)?.der().to_vec();
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?.der().to_vec();
         let pkcs8 = Zeroizing::new(key.serialize_der());
-        Self::from_parts(certificate, pkcs8, true).map_err(CaError::Signing)
+        Self::from_parts(certificate, pkcs8, domain, true).map_err(CaError::Signing)
     }
 
-    fn decode(document: RootDocument) -> Result<Self, CaError> {
+    fn decode(document: &RootDocument, domain: &TrustDomain) -> Result<Self, CaError> {
         let bytes = |text: &str| STANDARD.decode(text).map_err(|error| damaged(&error.to_string()));
         let certificate = bytes(&document.certificate)?;
         let key = Zeroizing::new(bytes(&document.key)?);
-        Self::from_parts(certificate, key, document.active).map_err(|detail| damaged(&detail))
+        Self::from_parts(certificate, key, domain, document.active).map_err(|detail| damaged(&detail))
     }
 
     /// Checks that the parts fit each other and reads what is needed later.
-    fn from_parts(certificate: Vec<u8>, key: Zeroizing<Vec<u8>>, active: bool) -> Result<Self, String> {
+    fn from_parts(
+        certificate: Vec<u8>,
+        key: Zeroizing<Vec<u8>>,
+        domain: &TrustDomain,
+        active: bool,
+    ) -> Result<Self, String> {
         let pair = KeyPair::try_from(key.as_slice()).map_err(|error| error.to_string())?;
         let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|error| error.to_string())?;
         let public_key = parsed.public_key().raw;
         if public_key != rcgen::PublicKeyData::subject_public_key_info(&pair) {
             return Err("the key of a root does not fit its certificate".to_owned());
         }
+        if !names(&parsed, domain) {
+            return Err(format!("a root is not of the trust domain {domain}"));
+        }
         let (info, not_after) = describe(&certificate, &parsed, active)?;
         let pin = hex::encode(digest::digest(&digest::SHA256, public_key).as_ref());
         let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), pair)
             .map_err(|error| error.to_string())?;
-        Ok(Self { key, issuer, not_after, info, pin, certificate })
+        Ok(Self { certificate, key, issuer, not_after, info, pin })
     }
 
     pub(super) fn certificate(&self) -> &[u8] {
@@ -185,7 +194,7 @@ impl Root {
         self.not_after
     }
 
-    /// Lower-case hex of the SHA-256 of the root's SubjectPublicKeyInfo.
+    /// Lower-case hex of the SHA-256 of the root's `SubjectPublicKeyInfo`.
     pub(super) fn pin(&self) -> &str {
         &self.pin
     }
@@ -201,6 +210,15 @@ impl fmt::Debug for Root {
     }
 }
 
+/// Whether the only name of a certificate is that of the trust domain.
+fn names(certificate: &X509Certificate<'_>, domain: &TrustDomain) -> bool {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+    match names.value.general_names[..] {
+        [GeneralName::URI(uri)] => uri == domain.id().as_str(),
+        _ => false,
+    }
+}
+
 fn describe(
     der: &[u8],
     parsed: &X509Certificate<'_>,
@@ -209,7 +227,7 @@ fn describe(
     let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, der);
     let key_id = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
         _ => None,
     });
     let not_after = time(parsed.validity().not_after.timestamp())?;
@@ -257,4 +275,18 @@ struct RootDocument {
     certificate: String,
     key: String,
     active: bool,
+}
+
+#[cfg(test)]
+impl Authority {
+    /// As a rotation begins: one more root, trusted but not yet signing.
+    pub(super) fn with_prepared_root(mut self, now: SystemTime) -> Self {
+        self.roots.push(Root::create(&self.domain, now).unwrap());
+        self.version += 1;
+        self
+    }
+
+    pub(super) fn to_stored(&self) -> Bytes {
+        self.encode().unwrap()
+    }
 }

@@ -55,7 +55,7 @@ struct Record {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Redemption {
-    /// Lower-case hex of the SHA-256 of the SubjectPublicKeyInfo.
+    /// Lower-case hex of the SHA-256 of the `SubjectPublicKeyInfo`.
     key_sha256: String,
     /// Seconds since the Unix epoch.
     at: u64,
@@ -295,4 +295,83 @@ fn sha256(text: &str) -> String {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "s3";
+    const WEB: &str = "web";
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn record(uses_left: u32, redeemed: &[(&str, u64)]) -> Record {
+        let redeemed =
+            redeemed.iter().map(|(key, at)| Redemption { key_sha256: (*key).into(), at: *at });
+        Record {
+            secret_sha256: sha256(SECRET),
+            services: vec![ServiceName::new(WEB).unwrap()],
+            expires: 1000,
+            uses_left,
+            redeemed: redeemed.collect(),
+        }
+    }
+
+    /// The uses left afterwards; `None` when nothing is to be written.
+    fn redeem(
+        record: &Record,
+        secret: &str,
+        service: &str,
+        key: &str,
+        now: u64,
+    ) -> Result<Option<u32>, Refusal> {
+        let service = ServiceName::new(service).unwrap();
+        record.redeem(secret, &service, key, at(now)).map(|redeemed| match redeemed {
+            Redeemed::Again => None,
+            Redeemed::Use(next) => Some(next.uses_left),
+        })
+    }
+
+    #[test]
+    fn redemption_by_table() {
+        let (fresh, used) = (record(1, &[]), record(0, &[("k1", 900)]));
+        for (record, secret, service, key, now, want) in [
+            (&fresh, SECRET, WEB, "k1", 500, Ok(Some(0))),
+            (&fresh, SECRET, "WEB", "k1", 999, Ok(Some(0))),
+            (&fresh, SECRET, WEB, "k1", 1000, Err(Refusal::Expired)),
+            (&fresh, "wrong", WEB, "k1", 500, Err(Refusal::WrongSecret)),
+            (&fresh, "", WEB, "k1", 500, Err(Refusal::WrongSecret)),
+            (&fresh, "wrong", "db", "k1", 2000, Err(Refusal::WrongSecret)),
+            (&fresh, SECRET, "db", "k1", 500, Err(Refusal::OtherService)),
+            (&used, SECRET, WEB, "k1", 900, Ok(None)),
+            (&used, SECRET, WEB, "k1", 1019, Ok(None)),
+            (&used, SECRET, WEB, "k1", 1020, Err(Refusal::Expired)),
+            (&used, SECRET, WEB, "k2", 901, Err(Refusal::UsedUp)),
+            (&used, "wrong", WEB, "k1", 901, Err(Refusal::WrongSecret)),
+        ] {
+            assert_eq!(redeem(record, secret, service, key, now), want, "{service} {key} {now}");
+        }
+    }
+
+    #[test]
+    fn repetitions_are_forgotten_after_the_window() {
+        let service = ServiceName::new(WEB).unwrap();
+        let record = record(2, &[("k1", 100), ("k2", 200)]);
+        let Ok(Redeemed::Use(next)) = record.redeem(SECRET, &service, "k3", at(230)) else {
+            panic!("refused")
+        };
+        let keys: Vec<&str> = next.redeemed.iter().map(|one| one.key_sha256.as_str()).collect();
+        assert_eq!((keys, next.uses_left), (vec!["k2", "k3"], 1));
+    }
+
+    #[test]
+    fn a_record_is_dead_when_nothing_can_come_any_more() {
+        assert!(!record(1, &[]).is_dead(at(999)));
+        assert!(record(1, &[]).is_dead(at(1000)));
+        assert!(!record(0, &[("k", 500)]).is_dead(at(619)));
+        assert!(record(0, &[("k", 500)]).is_dead(at(620)));
+    }
 }

@@ -77,7 +77,7 @@ impl Token {
         &self.secret
     }
 
-    /// Lower-case hex of the SHA-256 of the root's SubjectPublicKeyInfo.
+    /// Lower-case hex of the SHA-256 of the root's `SubjectPublicKeyInfo`.
     #[must_use]
     pub fn pin(&self) -> &str {
         &self.pin

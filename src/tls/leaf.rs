@@ -112,7 +112,7 @@ fn check_key_type(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Rejection> {
     if allowed { Ok(()) } else { Err(Rejection::KeyType) }
 }
 
-/// Validity was checked before; a time before 1970 would not have passed.
-fn time(seconds: i64) -> SystemTime {
+/// Seconds since the Unix epoch. Validity was checked before; a time before 1970 would not have passed.
+pub(super) fn time(seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }

@@ -11,6 +11,13 @@ mod reason;
 mod settings;
 mod verify;
 
+#[cfg(test)]
+mod impostors;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -43,8 +50,8 @@ pub enum TlsError {
     KeyMismatch,
     #[error("root {index} of the trust bundle is malformed: {detail}")]
     Root { index: usize, detail: String },
-    #[error("the trust bundle of {0} has no roots")]
-    NoRoots(TrustDomain),
+    #[error("the trust bundle of {domain} has {roots} roots, which is none or too many")]
+    Roots { domain: TrustDomain, roots: usize },
     #[error("the own certificate would be refused: {0}")]
     Own(Rejection),
     #[error("the certificate is for {0}, which is not a service")]
@@ -79,7 +86,7 @@ pub fn grpc_server_config(
 }
 
 /// For enrolment, without a certificate: any server identity of the trust domain whose root has the
-/// pinned key (lower-case hex of the SHA-256 of its SubjectPublicKeyInfo); ALPN `h2`.
+/// pinned key (lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`); ALPN `h2`.
 ///
 /// Without a pin the root that the server presents is believed, so pass `None` only toward a server in
 /// dev mode on loopback.
@@ -105,4 +112,14 @@ pub fn peer_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, 
     let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
     let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
     leaf::spiffe_id(&certificate).map_err(TlsError::Peer)
+}
+
+/// When the leaf of a peer whose handshake has finished expires.
+///
+/// # Errors
+/// As [`peer_id`].
+pub fn peer_expiry(certificates: Option<&[CertificateDer<'_>]>) -> Result<SystemTime, TlsError> {
+    let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
+    let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
+    Ok(leaf::time(certificate.validity().not_after.timestamp()))
 }

@@ -38,7 +38,7 @@ pub enum Rejection {
     UriNames(usize),
     #[error("the URI name is not a SPIFFE ID: {0}")]
     Spiffe(#[from] SpiffeError),
-    #[error("the SPIFFE ID is not in lower case where it must be")]
+    #[error("the SPIFFE ID has upper-case letters where identities of a mesh have none")]
     Spelling,
     #[error("{0} is a trust domain, not a workload")]
     NoPath(SpiffeId),

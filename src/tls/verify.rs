@@ -25,6 +25,8 @@ use crate::model::{Bundle, SpiffeId, TrustDomain, hex};
 pub(super) const MAX_CHAIN: usize = 4;
 /// Most bytes in a chain; one with P-256 keys has about 600 a certificate.
 pub(super) const MAX_CHAIN_BYTES: usize = 16 * 1024;
+/// Most roots in a bundle; a mesh has two or three while it rotates.
+const MAX_ROOTS: usize = 16;
 
 /// On which side of the connection the holder of the certificate is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub(super) struct Trust {
 
 impl Trust {
     pub(super) fn new(bundle: &Bundle) -> Result<Self, TlsError> {
+        let (domain, roots) = (bundle.trust_domain.clone(), bundle.roots.len());
+        if roots == 0 || roots > MAX_ROOTS {
+            return Err(TlsError::Roots { domain, roots });
+        }
         let anchors = bundle.roots.iter().enumerate().map(|(index, root)| {
             let der = CertificateDer::from(root.as_ref());
             match webpki::anchor_from_trusted_cert(&der) {
@@ -60,10 +66,7 @@ impl Trust {
             }
         });
         let anchors = anchors.collect::<Result<Vec<_>, _>>()?;
-        if anchors.is_empty() {
-            return Err(TlsError::NoRoots(bundle.trust_domain.clone()));
-        }
-        Ok(Self { domain: bundle.trust_domain.clone(), anchors })
+        Ok(Self { domain, anchors })
     }
 
     pub(super) fn domain(&self) -> &TrustDomain {
@@ -95,6 +98,11 @@ impl Trust {
         if !id.is_member_of(&self.domain) {
             let domain = self.domain.clone();
             return Err(Rejection::ForeignDomain { id: id.clone(), domain });
+        }
+        // Paths are case-sensitive but service names are not: `…/svc/DB` must not pass for `db`.
+        let upper = id.path().bytes().any(|byte| byte.is_ascii_uppercase());
+        if upper && id.service().is_some() {
+            return Err(Rejection::Spelling);
         }
         match expected {
             Expected::Exactly(expected) if id != expected => {
@@ -140,7 +148,7 @@ fn presented_trust(others: &[CertificateDer<'_>], pin: Option<&str>) -> Result<T
     Ok(Trust { domain: id.trust_domain(), anchors: vec![anchor] })
 }
 
-/// Lower-case hex of the SHA-256 of a certificate's SubjectPublicKeyInfo.
+/// Lower-case hex of the SHA-256 of a certificate's `SubjectPublicKeyInfo`.
 fn key_hash(der: &CertificateDer<'_>) -> Option<String> {
     let certificate = leaf::parse(der).ok()?;
     Some(hex::encode(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref()))

@@ -1,0 +1,4 @@
+//! All integration tests link once, as one program.
+
+mod plane;
+mod tunnel;
