@@ -204,6 +204,11 @@ impl Sidecar {
         whole
     }
 
+    /// What a crash does: nothing is drained, nobody is told; every socket is closed when it returns.
+    pub async fn kill(self) {
+        self.proxy.kill().await;
+    }
+
     /// As [`Self::finish`], with `between` after the inbound side has drained: the application still
     /// reaches its upstreams then.
     pub async fn finish_around(self, between: impl Future<Output = ()>) -> bool {

@@ -84,7 +84,8 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
 
 /// `weft dev`: `--http-addr` is where the HTTP API listens.
 pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
-    log(&args.log, "warn")?;
+    // The terminal belongs to the card and its live line.
+    log(&args.log, "warn,access=warn")?;
     let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port.saturating_add(args.port_offset)));
     let http = match &global.http_addr {
         Some(_) => listen_address(global, DEFAULT_HTTP)?,

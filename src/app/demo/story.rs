@@ -41,7 +41,7 @@ pub(in crate::app) async fn tell(
     teller.step("requests pass again within a second", passes_again(api).await)?;
 
     if let Some(victim) = demo.apis.pop() {
-        victim.kill();
+        victim.kill().await;
     }
     teller.step("one api is killed: requests still pass", still_passes(api).await)
 }
