@@ -38,12 +38,12 @@ impl Read {
         let options = params.read_options(&app.state.catalog.settings().datacenter)?;
         let mut index = current(app, topics);
         if options.must_wait(index) {
-            let mut changes: FuturesUnordered<_> = topics
+            let mut waits: FuturesUnordered<_> = topics
                 .iter()
                 .map(|topic| app.state.catalog.wait(topic, options.index, FOREVER))
                 .collect();
             let changed = async {
-                changes.next().await;
+                waits.next().await;
             };
             hold(app, &options, changed).await;
             index = current(app, topics);

@@ -62,21 +62,21 @@ struct Cli {
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
-pub struct Global {
+struct Global {
     /// The HTTP API: where commands find it, and where `server` and `dev` listen
     /// [default: 127.0.0.1:8500]
     #[arg(long, global = true, value_name = "HOST:PORT")]
-    pub http_addr: Option<String>,
+    http_addr: Option<String>,
     /// How to print what was found
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub output: Output,
+    output: Output,
     /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub color: ColorChoice,
+    color: ColorChoice,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+enum Output {
     Table,
     Json,
 }

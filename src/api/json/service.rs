@@ -101,23 +101,34 @@ struct UpstreamJson<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     local_bind_address: &'a str,
     local_bind_port: u16,
-    /// Outer `None`: not shown; inner `None`: null.
+    /// `None` is not shown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    config: Option<Option<&'a BTreeMap<String, Value>>>,
+    config: Option<ConfigJson<'a>>,
     mesh_gateway: Empty,
+}
+
+/// Opaque settings, or the null that stands for none.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ConfigJson<'a> {
+    Set(&'a BTreeMap<String, Value>),
+    Null,
 }
 
 impl<'a> UpstreamJson<'a> {
     fn new(upstream: &'a Upstream, view: View) -> Self {
         let all = view == View::Catalog;
-        let config = Some(&upstream.config).filter(|config| !config.is_empty());
+        let config = match upstream.config.is_empty() {
+            false => Some(ConfigJson::Set(&upstream.config)),
+            true => all.then_some(ConfigJson::Null),
+        };
         Self {
             destination_type: "service",
             destination_name: upstream.destination.as_str(),
             datacenter: Some(upstream.datacenter.as_str()).filter(|dc| all || !dc.is_empty()),
             local_bind_address: &upstream.local_bind_address,
             local_bind_port: upstream.local_bind_port,
-            config: Some(config).filter(|config| all || config.is_some()),
+            config,
             mesh_gateway: Empty {},
         }
     }
