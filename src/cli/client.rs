@@ -1,6 +1,5 @@
 //! A small HTTP/1.1 client for the API: one connection per request, with deadlines and a cap.
 
-use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
@@ -235,7 +234,7 @@ pub(super) fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             encoded.push(char::from(byte));
         } else {
-            let _ = write!(encoded, "%{byte:02X}"); // writing to a String cannot fail
+            encoded += &format!("%{byte:02X}");
         }
     }
     encoded

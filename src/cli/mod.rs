@@ -20,6 +20,7 @@ mod suggest;
 mod token;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -159,8 +160,7 @@ fn run(
         }
     };
     done.unwrap_or_else(|error| {
-        // Nothing can be done for a stderr that is closed; the exit code still tells.
-        let _ = writeln!(err, "{error}");
+        say(err, &error);
         error.fault.exit().code()
     })
 }
@@ -169,10 +169,10 @@ fn run(
 fn explain(usage: &clap::Error, out: &mut impl Write, err: &mut impl Write) -> u8 {
     let text = usage.render();
     if usage.use_stderr() {
-        let _ = write!(err, "{text}");
+        say(err, &text.to_string().trim_end());
         return Exit::Usage.code();
     }
-    let _ = write!(out, "{text}");
+    say(out, &text.to_string().trim_end());
     Exit::Ok.code()
 }
 
@@ -210,13 +210,18 @@ fn print(report: &Report, cli: &Cli, out: &mut impl Write, err: &mut impl Write)
         Output::Json => format!("{:#}\n", report.json),
     };
     if let Some(note) = &report.note {
-        let _ = writeln!(err, "{note}");
+        say(err, note);
     }
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(err, "the result cannot be written: {fault}");
+            say(err, &format_args!("the result cannot be written: {fault}"));
             Exit::Negative.code()
         }
         _ => report.exit.code(),
     }
+}
+
+/// Writes a line that does not matter to the outcome: nothing can be done when nobody listens.
+fn say(to: &mut impl Write, what: &dyn Display) {
+    let _nobody_listens = writeln!(to, "{what}");
 }

@@ -1,7 +1,5 @@
 //! What commands print: aligned tables and marked lines as pure functions over values, and JSON.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use serde_json::Value;
 
@@ -161,7 +159,8 @@ pub(super) fn table(style: Style, head: &[&str], rows: &[Vec<Cell>]) -> String {
                 padding += width + 2;
                 continue;
             }
-            let _ = write!(text, "{:padding$}{}", "", style.paint(cell.tone, &cell.text));
+            text.extend(std::iter::repeat_n(' ', padding));
+            text.push_str(&style.paint(cell.tone, &cell.text));
             padding = width - cell.text.chars().count() + 2;
         }
         text.push('\n');

@@ -154,7 +154,7 @@ async fn strange_answers_by_table() {
         let serving = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await.unwrap();
+            let _request = stream.read(&mut request).await.unwrap();
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
         let ran = weft(&[], &["--http-addr", &address, "services"]).await;

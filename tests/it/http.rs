@@ -68,7 +68,7 @@ impl Api {
         let address = server.local_addrs()[0];
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
-            let _ = stopped.await;
+            let _gone = stopped.await;
         }));
         Self { address, catalog, clock, stop: Some(stop), serving }
     }
@@ -110,7 +110,7 @@ impl Api {
     /// break the connection off after its answer.
     pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let _ = stream.write_all(request).await;
+        let _refused = stream.write_all(request).await;
         let mut bytes = Vec::new();
         let reading = async {
             let mut buffer = [0; 4096];

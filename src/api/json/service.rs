@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Empty, node};
+use crate::api::Index;
 use crate::catalog::{HealthEntry, InstanceRecord};
 use crate::model::{Instance, ProxySpec, Upstream, Weights, service::TaggedAddress};
-use crate::store::Revision;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -195,8 +195,8 @@ pub(in crate::api) struct NodeService<'a> {
     enable_tag_override: bool,
     proxy: ProxyJson<'a>,
     connect: ConnectJson,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> From<&'a InstanceRecord> for NodeService<'a> {
@@ -246,8 +246,8 @@ pub(in crate::api) struct CatalogService<'a> {
     service_enable_tag_override: bool,
     service_proxy: ProxyJson<'a>,
     service_connect: ConnectJson,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> CatalogService<'a> {
