@@ -86,3 +86,21 @@ async fn a_shutdown_answers_waiting_queries() {
     assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
     assert!(text.contains(r#"{"web":[]}"#), "{text}");
 }
+
+#[tokio::test]
+async fn one_write_wakes_all_who_wait() {
+    let api = Api::start().await;
+    register(&api, "web").await;
+    let index = api.get("/v1/catalog/services").await.index();
+    let target = format!("/v1/catalog/services?index={index}&wait=10m");
+    let waiting = futures_util::future::join_all((0..200).map(|_| api.get(&target)));
+    let write = async {
+        // Connections are taken in order: when this one is answered, the others wait.
+        api.get("/v1/agent/services").await;
+        register(&api, "api").await;
+    };
+    let all = async { tokio::join!(waiting, write).0 };
+    let woken = tokio::time::timeout(PATIENCE, all).await.expect("not all were woken");
+    assert!(woken.iter().all(|answer| answer.index() > index && answer.body.contains("api")));
+    api.stop().await;
+}
