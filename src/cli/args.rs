@@ -116,6 +116,7 @@ pub struct RunArgs {
 }
 
 /// `weft dev`.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Clone, Args)]
 pub struct DevArgs {
     /// Run a small live mesh in the same process

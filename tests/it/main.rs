@@ -1,6 +1,11 @@
 //! All integration tests link once, as one program.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod api;
 mod architecture;
+mod cli;
 mod connect_mode;
+mod http;
 mod plane;
 mod tunnel;
