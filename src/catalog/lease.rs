@@ -16,7 +16,7 @@ use crate::store::StoreError;
 
 /// Shortest and longest period of a lease.
 pub const LEASE_TTL: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_hours(24);
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
 /// Most leases at a time; one for each sidecar and some for tools.
 pub(super) const MAX_LEASES: usize = 100_000;
 

@@ -31,15 +31,16 @@ pub(super) fn refresh(
     fallback_address: &str,
     revision: Revision,
 ) -> Option<View> {
+    let old = state.view.as_ref().map(|view| &view.node);
     let mut addresses = state.instances.values().map(|record| record.instance.address.as_str());
     let (id, address) = match &state.own {
-        Some(own) => (own.id.clone(), own.address.as_str()),
-        None => (id_of(name), addresses.find(|a| !a.is_empty()).unwrap_or(fallback_address)),
+        Some(own) => (Some(&own.id), own.address.as_str()),
+        None => (None, addresses.find(|a| !a.is_empty()).unwrap_or(fallback_address)),
     };
-    let old = state.view.as_ref().map(|view| &view.node);
-    if old.is_some_and(|old| old.address == address && old.id == id) {
+    if old.is_some_and(|old| old.address == address && id.is_none_or(|id| *id == old.id)) {
         return None;
     }
+    let id = id.cloned().unwrap_or_else(|| id_of(name));
     let created = old.map_or(revision, |old| old.created);
     let node = Node {
         name: name.clone(),

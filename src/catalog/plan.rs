@@ -1,16 +1,14 @@
 //! What a write means for the store: one transaction, planned on a state. Pure.
 //!
-//! Every plan names the versions of what it rests on, so that it is refused by the store when somebody
-//! was faster. Plans write only what differs: repeating a registration writes nothing.
+//! Plans write only what differs: repeating a registration writes nothing, a new output alone neither.
 //! Invariant: whoever adds a check to an instance, or takes one from it, rewrites the instance, so that
 //! removing an instance, which rests on its version, never leaves a check behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::key::{Key, StoredInstance, StoredLease, StoredNode, encode};
+use super::draft::{Draft, Plan};
+use super::key::{Key, StoredInstance, StoredLease, StoredNode};
 use super::lease::MAX_LEASES;
 use super::state::State;
 use super::{CatalogError, InstanceRecord, LeaseId, Owner};
@@ -18,7 +16,6 @@ use crate::model::check::cut_output;
 use crate::model::{
     Check, CheckId, CheckReport, EndpointId, InstanceId, Intention, Kind, NodeName, Registration,
 };
-use crate::store::{Op, Txn};
 
 /// Most instances in the catalog: twice what the design has to hold.
 const MAX_INSTANCES: usize = 200_000;
@@ -26,23 +23,6 @@ const MAX_INSTANCES: usize = 200_000;
 const MAX_INTENTIONS: usize = 50_000;
 /// Ids of checks that outlive a new registration of their instance: Consul's maintenance mode.
 const MAINTENANCE: &str = "maintenance";
-
-/// A transaction, and what to answer once it is committed.
-#[derive(Debug)]
-pub(super) struct Plan<T> {
-    pub(super) txn: Txn,
-    pub(super) value: T,
-}
-
-/// A new output of a check whose status is what it was.
-pub(super) type Output = (NodeName, CheckId, String);
-
-/// What reports led to besides writes.
-#[derive(Debug, Default)]
-pub(super) struct Reported {
-    pub(super) outputs: Vec<Output>,
-    pub(super) unknown: Option<CheckId>,
-}
 
 /// Adds or replaces instances. The registrations are valid.
 pub(super) fn register(
@@ -62,8 +42,10 @@ pub(super) fn register(
     for registration in registrations {
         register_one(&mut draft, registration, lease)?;
     }
-    let total = state.instance_count + registrations.len();
-    if total > MAX_INSTANCES && !draft.ops.is_empty() {
+    let id =
+        |r: &Registration| EndpointId { node: r.instance.node.clone(), instance: r.instance.id.clone() };
+    let new = registrations.iter().filter(|r| state.instance_record(&id(r)).is_none()).count();
+    if new > 0 && state.instance_count + new > MAX_INSTANCES {
         return Err(CatalogError::Invalid(format!("the catalog is full: {MAX_INSTANCES} instances")));
     }
     Ok(draft.plan(()))
@@ -101,8 +83,8 @@ fn register_one(
 
 /// Writes a check of an instance if it differs; says whether it is new to the instance.
 fn put_one_check(draft: &mut Draft<'_>, id: &EndpointId, check: &Check) -> Result<bool, CatalogError> {
-    let held = draft.state.check_record(&id.node, &check.id).map(|record| &*record.check);
     let about = |check: &Check| check.instance.as_ref().map(|(instance, _)| instance.clone());
+    let held = draft.state.check_record(&id.node, &check.id).map(|record| &*record.check);
     let held = held.filter(|held| about(held) == about(check));
     let mut check = check.clone();
     if let Some(held) = held
@@ -112,30 +94,22 @@ fn put_one_check(draft: &mut Draft<'_>, id: &EndpointId, check: &Check) -> Resul
         check.status = held.status;
         check.output.clone_from(&held.output);
     }
-    if held != Some(&check) {
-        draft.put(&Key::Check(id.node.clone(), check.id.clone()), &check)?;
-    }
+    draft.put_check(check)?;
     Ok(held.is_none())
 }
 
 /// Adds or replaces one check, with its status.
 pub(super) fn put_check(state: &State, check: &Check) -> Result<Plan<()>, CatalogError> {
     let mut draft = Draft::new(state);
-    let held = state.check_record(&check.node, &check.id).map(|record| &*record.check);
-    if held == Some(check) {
-        return Ok(draft.plan(()));
-    }
     if let Some((instance, _)) = &check.instance {
         let id = EndpointId { node: check.node.clone(), instance: instance.clone() };
         let record = state.instance_record(&id);
         let record = record.ok_or_else(|| CatalogError::NoInstance(id.to_string()))?;
-        if state.check_ids(&id).any(|known| known == check.id) {
-            draft.rest_on(&Key::Instance(id));
-        } else {
+        if !state.check_ids(&id).any(|known| known == check.id) {
             draft.put(&Key::Instance(id), &stored_of(record))?;
         }
     }
-    draft.put(&Key::Check(check.node.clone(), check.id.clone()), check)?;
+    draft.put_check(check.clone())?;
     Ok(draft.plan(()))
 }
 
@@ -144,9 +118,7 @@ pub(super) fn delete_check(state: &State, node: &NodeName, id: &str) -> Plan<boo
     let mut draft = Draft::new(state);
     let known = state.check_record(node, id).is_some();
     if known {
-        let key = Key::Check(node.clone(), id.to_owned());
-        draft.rest_on(&key);
-        draft.delete(&key);
+        draft.delete(&Key::Check(node.clone(), id.to_owned()));
     }
     draft.plan(known)
 }
@@ -173,32 +145,25 @@ pub(super) fn deregister(state: &State, node: &NodeName, id: &InstanceId) -> Pla
     draft.plan(true)
 }
 
-/// Takes check results. Only a new status is written; the rest is for the memory.
+/// Takes check results; returns an id that is not known.
 pub(super) fn report(
     state: &State,
     node: &NodeName,
     reports: &[CheckReport],
-) -> Result<Plan<Reported>, CatalogError> {
+) -> Result<Plan<Option<CheckId>>, CatalogError> {
     let mut draft = Draft::new(state);
-    let mut reported = Reported::default();
+    let mut unknown = None;
     // Of several results of one check the last counts.
     let last: BTreeMap<&str, &CheckReport> = reports.iter().map(|r| (r.id.as_str(), r)).collect();
     for (id, report) in last {
         let Some(record) = state.check_record(node, id) else {
-            reported.unknown.get_or_insert_with(|| id.to_owned());
+            unknown.get_or_insert_with(|| id.to_owned());
             continue;
         };
         let output = cut_output(&report.output);
-        if record.check.status == report.status {
-            if record.check.output != output {
-                reported.outputs.push((node.clone(), id.to_owned(), output));
-            }
-            continue;
-        }
-        let check = Check { status: report.status, output, ..(*record.check).clone() };
-        draft.put(&Key::Check(node.clone(), id.to_owned()), &check)?;
+        draft.put_check(Check { status: report.status, output, ..(*record.check).clone() })?;
     }
-    Ok(draft.plan(reported))
+    Ok(draft.plan(unknown))
 }
 
 /// Adds an intention or replaces that of its pair. What stays the same keeps id and times.
@@ -226,7 +191,6 @@ pub(super) fn delete_intention(state: &State, key: &Key) -> Plan<bool> {
     let mut draft = Draft::new(state);
     let known = state.versions.contains_key(&key.encode());
     if known {
-        draft.rest_on(key);
         draft.delete(key);
     }
     draft.plan(known)
@@ -249,15 +213,13 @@ pub(super) fn grant_lease(
 /// Removes a lease and what it owns now; says whether there was anything to remove.
 pub(super) fn end_lease(state: &State, lease: LeaseId) -> Plan<bool> {
     let mut draft = Draft::new(state);
-    let key = Key::Lease(lease);
     if state.leases.contains_key(&lease) {
-        draft.rest_on(&key);
-        draft.delete(&key);
+        draft.delete(&Key::Lease(lease));
     }
     for id in state.owned.get(&lease).into_iter().flatten() {
         draft.delete_instance(id);
     }
-    let any = !draft.ops.is_empty();
+    let any = draft.writes();
     draft.plan(any)
 }
 
@@ -276,52 +238,6 @@ pub(super) fn own_node(
         draft.put(&Key::Node(name.clone()), &node)?;
     }
     Ok(draft.plan(()))
-}
-
-/// A transaction in the making.
-struct Draft<'a> {
-    state: &'a State,
-    conditions: BTreeMap<String, u64>,
-    ops: Vec<Op>,
-}
-
-impl<'a> Draft<'a> {
-    const fn new(state: &'a State) -> Self {
-        Self { state, conditions: BTreeMap::new(), ops: Vec::new() }
-    }
-
-    /// The transaction holds only while this key is what the state shows.
-    fn rest_on(&mut self, key: &Key) {
-        let key = key.encode();
-        let version = self.state.versions.get(&key).copied().unwrap_or(0);
-        self.conditions.insert(key, version);
-    }
-
-    fn put<T: Serialize>(&mut self, key: &Key, value: &T) -> Result<(), CatalogError> {
-        self.rest_on(key);
-        let key = key.encode();
-        let value = encode(&key, value)?;
-        self.ops.push(Op::Put { key, value });
-        Ok(())
-    }
-
-    fn delete(&mut self, key: &Key) {
-        self.ops.push(Op::Delete { key: key.encode() });
-    }
-
-    fn delete_instance(&mut self, id: &EndpointId) {
-        let key = Key::Instance(id.clone());
-        self.rest_on(&key);
-        self.delete(&key);
-        for check in self.state.check_ids(id) {
-            self.ops.push(Op::Delete { key: Key::Check(id.node.clone(), check.to_owned()).encode() });
-        }
-    }
-
-    fn plan<T>(self, value: T) -> Plan<T> {
-        let conditions = self.conditions.into_iter().collect();
-        Plan { txn: Txn { conditions, ops: self.ops }, value }
-    }
 }
 
 fn stored_of(record: &InstanceRecord) -> StoredInstance {

@@ -10,10 +10,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::changelog::Changelog;
+use super::draft::{Output, Plan};
 use super::index::Topic;
 use super::key::PREFIX;
 use super::lease::Deadlines;
-use super::plan::{self, Plan};
+use super::plan;
 use super::proxies::Board;
 use super::state::State;
 use super::subscription::Registry;
@@ -91,12 +92,15 @@ impl Shared {
                 let live = self.read();
                 (plan(&live.state)?, live.state.position.revision)
             };
-            if plan.txn.ops.is_empty() {
-                return Ok((seen, plan.value));
-            }
-            match self.store.commit(plan.txn).await? {
+            let outcome = if plan.txn.ops.is_empty() {
+                Outcome::Committed(seen)
+            } else {
+                self.store.commit(plan.txn).await?
+            };
+            match outcome {
                 Outcome::Committed(revision) => {
                     self.applied(revision).await?;
+                    self.keep_outputs(plan.outputs);
                     return Ok((revision, plan.value));
                 }
                 // What the plan rests on was changed after `seen`, so at least one commit follows.
@@ -107,7 +111,7 @@ impl Shared {
     }
 
     /// Keeps outputs of checks in memory.
-    pub(super) fn keep_outputs(&self, outputs: Vec<plan::Output>) {
+    fn keep_outputs(&self, outputs: Vec<Output>) {
         if outputs.is_empty() {
             return;
         }

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use ::redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use ::redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,6 +39,11 @@ const GROUP: usize = 256;
 const QUEUE: usize = 1024;
 /// redb's page cache. All entries are in memory anyway.
 const CACHE_BYTES: usize = 16 << 20;
+/// What cannot be done with a damaged file, and what can.
+const DAMAGED: &str = "read as a store, restore it from a copy";
+
+#[cfg(test)]
+mod tests;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -71,7 +78,7 @@ impl RedbStore {
         });
         // redb may panic on a damaged file; that arrives here as a failed task.
         opening.await.unwrap_or_else(|e| {
-            Err(StoreError::Io { path: shown, action: "read, it is damaged", source: Box::new(e) })
+            Err(StoreError::Io { path: shown, action: DAMAGED, source: Box::new(e) })
         })
     }
 
@@ -209,10 +216,10 @@ fn open_file(path: &Path) -> Result<(Database, Contents), StoreError> {
     restrict(path).map_err(|e| io(path, "restricted to its owner", e))?;
     let length = fs::metadata(path).map_err(|e| io(path, "read", e))?.len();
     if length == 0 {
-        return Err(io(path, "read", "it is empty: restore it from a copy, or remove it"));
+        return Err(io(path, DAMAGED, "it is empty"));
     }
     let database = builder().open(path).map_err(|e| not_opened(path, e))?;
-    let contents = load(&database).map_err(|e| io(path, "read", e))?;
+    let contents = load(&database).map_err(|e| io(path, DAMAGED, e))?;
     Ok((database, contents))
 }
 
@@ -256,7 +263,7 @@ fn load(database: &Database) -> Result<Contents, Failure> {
     let txn = database.begin_read()?;
     let meta = txn.open_table(META)?;
     let number = |name: &'static str| -> Result<u64, Failure> {
-        let value = meta.get(name)?.ok_or_else(|| format!("it is damaged: no {name} is stored"))?;
+        let value = meta.get(name)?.ok_or_else(|| format!("it has no {name}"))?;
         Ok(value.value())
     };
     let format = number(FORMAT)?;
@@ -292,6 +299,7 @@ fn restrict(path: &Path) -> std::io::Result<()> {
 fn not_opened(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.display().to_string() },
+        DatabaseError::Storage(StorageError::Corrupted(detail)) => io(path, DAMAGED, detail),
         other => io(path, "opened", other),
     }
 }
