@@ -1,7 +1,9 @@
 //! Weft: a service mesh in one binary.
 pub mod agent;
+pub mod api;
 pub mod ca;
 pub mod catalog;
+pub mod cli;
 pub mod control;
 pub mod health;
 pub mod model;

@@ -17,9 +17,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::agent::AgentError;
+use crate::api;
 use crate::ca::CaError;
 use crate::catalog::CatalogError;
 use crate::config::Diagnostic;
+use crate::control::ControlError;
 use crate::model::NameError;
 use crate::store::StoreError;
 
@@ -42,6 +44,10 @@ pub enum AppError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Api(#[from] api::BindError),
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]

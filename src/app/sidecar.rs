@@ -131,12 +131,9 @@ impl Sidecar {
         let mut tasks = Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
         if let Some(listener) = admin_listener {
             let router = admin::router(readiness.clone(), metrics.registry());
-            let serve = admin::serve(listener, router, std::future::pending());
-            tasks.0.push(tokio::spawn(async move {
-                if let Err(error) = serve.await {
-                    tracing::error!(%error, "the admin endpoint stopped");
-                }
-            }));
+            let listener = tokio::net::TcpListener::from_std(listener)
+                .map_err(|source| AppError::Start { what: "the admin endpoint".to_owned(), source })?;
+            tasks.0.push(tokio::spawn(admin::serve(vec![listener], router, std::future::pending())));
         }
         Ok(Self { bound, service, agent, proxy, checks, readiness, settings, tasks })
     }

@@ -82,12 +82,10 @@ impl Board {
                 continue;
             }
             for entry in self.entries.values().filter(|entry| entry.instance == *current) {
-                match &entry.alias_of {
-                    Some(target) => to_visit.push(target),
-                    None if worst.is_none_or(|so_far| entry.status > so_far.status) => {
-                        worst = Some(entry)
-                    }
-                    None => {}
+                if let Some(target) = &entry.alias_of {
+                    to_visit.push(target);
+                } else if worst.is_none_or(|so_far| entry.status > so_far.status) {
+                    worst = Some(entry);
                 }
             }
         }

@@ -15,8 +15,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+use crate::net::socket;
 
 /// Where Linux distributions keep the certificates of public authorities.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -170,11 +171,10 @@ fn is_forbidden(address: IpAddr) -> bool {
 }
 
 async fn connect(address: SocketAddr, budget: Duration) -> Result<TcpStream, DialError> {
-    match timeout(budget, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(DialError::Connect { address, cause: cause(&error) }),
-        Err(_) => Err(DialError::Timeout(address)),
-    }
+    socket::connect(address, budget).await.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => DialError::Timeout(address),
+        _ => DialError::Connect { address, cause: cause(&error) },
+    })
 }
 
 /// Go's words for the usual causes.

@@ -33,6 +33,13 @@ pub(super) struct HttpProbe<'a> {
     pub(super) tls_skip_verify: bool,
 }
 
+struct Prepared {
+    /// `host:port`.
+    target: String,
+    tls: Option<TlsOptions>,
+    request: Request<Full<Bytes>>,
+}
+
 struct Answer {
     code: StatusCode,
     /// The code with the words of the server.
@@ -86,7 +93,7 @@ impl HttpProbe<'_> {
     }
 
     async fn exchange(&self, dialer: &Dialer, budget: Duration) -> Result<Answer, HttpError> {
-        let (target, tls, request) = self.prepare()?;
+        let Prepared { target, tls, request } = self.prepare()?;
         let stream = dialer.stream(&target, tls, budget).await?;
         let (mut sender, connection) =
             http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(TokioIo::new(stream)).await?;
@@ -98,7 +105,7 @@ impl HttpProbe<'_> {
         Ok(Answer { code, line: status_line(&response), body: read_body(response).await })
     }
 
-    fn prepare(&self) -> Result<(String, Option<TlsOptions>, Request<Full<Bytes>>), HttpError> {
+    fn prepare(&self) -> Result<Prepared, HttpError> {
         let uri: Uri = self.url.parse().map_err(|_| HttpError::Url)?;
         let (default_port, tls) = match uri.scheme_str() {
             Some("http") => (80, None),
@@ -118,7 +125,7 @@ impl HttpProbe<'_> {
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|_| HttpError::Url)?;
         self.set_headers(&mut request, authority.as_str())?;
-        Ok((target, tls, request))
+        Ok(Prepared { target, tls, request })
     }
 
     fn set_headers(&self, request: &mut Request<Full<Bytes>>, authority: &str) -> Result<(), HttpError> {

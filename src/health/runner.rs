@@ -1,7 +1,6 @@
 //! The tasks: one per probe or TTL clock, and one that hands reports to the sink.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::board::Board;
 use super::probe::Prober;
 use crate::model::check::{CheckMachine, cut_output};
 use crate::model::{CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus, InstanceId};
+use crate::net::rng::Rng;
 
 /// Probes in flight at a time; more wait for their turn. Bounds sockets, and the burst when a runner
 /// with many checks starts.
@@ -22,7 +22,7 @@ const MAX_CONCURRENT_PROBES: usize = 64;
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Intervals vary by this part, so that checks that started together drift apart.
-const JITTER_PERCENT: u32 = 10;
+const JITTER: f64 = 0.1;
 
 /// A set of running checks. Dropping it stops them.
 pub struct Runner {
@@ -128,8 +128,7 @@ where
     F: Future<Output = Option<(CheckStatus, String)>>,
 {
     let mut machine = CheckMachine::new(&check);
-    let random = RandomState::new();
-    let mut runs = 0u64;
+    let mut rng = Rng::new();
     while let Some((result, output)) = probe().await {
         let before = machine.status();
         let status = machine.observe(result);
@@ -137,18 +136,13 @@ where
             tracing::info!(check = check.id, %status, "health check changed");
         }
         shared.record(&check.id, status, output);
-        runs += 1;
-        sleep(jittered(check.interval.max(MIN_INTERVAL), random.hash_one(runs))).await;
+        sleep(jittered(check.interval.max(MIN_INTERVAL), rng.fraction())).await;
     }
 }
 
-/// `interval` ± `JITTER_PERCENT`, by `random`.
-fn jittered(interval: Duration, random: u64) -> Duration {
-    let span = interval * JITTER_PERCENT / 100;
-    let steps = 1_000;
-    let step = u32::try_from(random % (2 * steps + 1)).unwrap_or_default();
-    let steps = u32::try_from(steps).unwrap_or(1);
-    interval - span + span * step / steps
+/// `interval` ± `JITTER`, by a `fraction` in [0, 1).
+fn jittered(interval: Duration, fraction: f64) -> Duration {
+    interval.mul_f64(1.0 + JITTER * (2.0 * fraction - 1.0))
 }
 
 /// The task is the only one that writes a TTL check's state, so an update and the expiry cannot race.

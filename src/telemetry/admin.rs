@@ -26,6 +26,8 @@ use tokio::time::{sleep, timeout};
 
 use super::metrics;
 use super::readiness::Readiness;
+use crate::net::accept::Acceptor;
+use crate::net::socket;
 
 /// Connections served at a time; further ones wait in the kernel's backlog. Probes and scrapers need a
 /// handful.
@@ -36,8 +38,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
 /// Responses under way get this long when a connection has to end.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
-/// Pause after a failed accept: out of file descriptors is the usual cause, and retrying burns CPU.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -94,27 +94,30 @@ fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()
 }
 
-/// Binds `address`, or the next port that is free, trying at most `tries` ports.
+/// Binds `address`, or the next port that is free, trying at most `tries` ports. Must be called within
+/// a Tokio runtime.
 ///
 /// # Errors
 /// When no port could be bound, or for any other cause than a port that is taken.
-pub async fn bind_next_free(address: SocketAddr, tries: u16) -> io::Result<TcpListener> {
+pub fn bind_next_free(address: SocketAddr, tries: u16) -> io::Result<TcpListener> {
     let mut candidate = address;
     for _ in 1..tries {
-        match TcpListener::bind(candidate).await {
+        match listen(candidate) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && candidate.port() < u16::MAX => {
                 let next = candidate.port() + 1;
                 tracing::info!(address = %candidate, next, "port is taken; trying the next one");
                 candidate.set_port(next);
             }
-            result => return result.map_err(|error| describe(&error, candidate)),
+            result => return result,
         }
     }
-    TcpListener::bind(candidate).await.map_err(|error| describe(&error, candidate))
+    listen(candidate)
 }
 
-fn describe(error: &io::Error, address: SocketAddr) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    socket::listen(address)
+        .and_then(TcpListener::from_std)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 /// Serves until `shutdown` resolves, then gives responses under way a short time.
@@ -137,33 +140,26 @@ async fn accept_loop(
     permits: Arc<Semaphore>,
     mut closing: watch::Receiver<bool>,
 ) {
+    let mut acceptor = Acceptor::new(listener);
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
             // The semaphore is never closed, so a permit always comes.
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (permit, listener.accept().await)
+            (permit, acceptor.accept().await)
         };
-        let (permit, result) = tokio::select! {
+        let (permit, (stream, _)) = tokio::select! {
             accepted = accepted => accepted,
             _ = closing.wait_for(|closing| *closing) => break,
         };
         while connections.try_join_next().is_some() {}
-        match result {
-            Ok((stream, _)) => {
-                let (router, closing) = (router.clone(), closing.clone());
-                connections.spawn(async move {
-                    let _permit = permit;
-                    serve_connection(stream, router, closing).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "admin endpoint cannot accept connections; pausing");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let (router, closing) = (router.clone(), closing.clone());
+        connections.spawn(async move {
+            let _permit = permit;
+            serve_connection(stream, router, closing).await;
+        });
     }
-    drop(listener);
+    drop(acceptor);
     while connections.join_next().await.is_some() {}
 }
 

@@ -77,7 +77,7 @@ impl Readiness {
     pub async fn ready(&self) {
         let mut state = self.shared.state.subscribe();
         // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = state.wait_for(|state| state.missing.is_empty() && !state.draining).await;
+        let _open = state.wait_for(|state| state.missing.is_empty() && !state.draining).await;
     }
 }
 

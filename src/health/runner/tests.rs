@@ -158,9 +158,9 @@ async fn probes_aliases_and_dropping_work_over_real_sockets() {
 
 proptest! {
     #[test]
-    fn jitter_stays_within_its_part(interval_ms in 1_000u64..100_000_000, random: u64) {
+    fn jitter_stays_within_its_part(interval_ms in 1_000u64..100_000_000, fraction in 0.0..1.0f64) {
         let interval = Duration::from_millis(interval_ms);
-        let pause = jittered(interval, random);
-        prop_assert!(pause >= interval * 89 / 100 && pause <= interval * 111 / 100);
+        let pause = jittered(interval, fraction);
+        prop_assert!(pause >= interval * 899 / 1_000 && pause <= interval * 1_101 / 1_000);
     }
 }
