@@ -9,7 +9,7 @@ mod encode;
 pub use generated::*;
 
 mod generated {
-    #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+    #![allow(warnings, clippy::all, clippy::pedantic, reason = "generated code")]
 
     tonic::include_proto!("weft.v1");
 }
