@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::fault::Fault;
+use crate::net::socket;
 use crate::tls;
 
 /// Time for TCP and TLS together.
@@ -55,7 +56,7 @@ async fn connect(
 ) -> Result<TlsStream<TcpStream>, Fault> {
     let unreachable = |source| Fault::Unreachable { server: server.to_owned(), source };
     let tcp = TcpStream::connect(server).await.map_err(unreachable)?;
-    tcp.set_nodelay(true).map_err(unreachable)?;
+    socket::tune(&tcp).map_err(unreachable)?;
     let address = tcp.peer_addr().map_err(unreachable)?;
     if local_only && !address.ip().to_canonical().is_loopback() {
         return Err(Fault::TokenNeeded { server: server.to_owned() });

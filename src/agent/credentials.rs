@@ -10,15 +10,16 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 
-use super::backoff::{Backoff, roll};
 use super::connect::dial;
 use super::convert;
 use super::fault::{CertificateFault, Fault};
 use super::keeper::Keeper;
-use super::renewal::{RETRY_LEAST, Schedule};
+use super::renewal::Schedule;
 use super::shared::{RECONNECT_LEAST, RECONNECT_MOST, Shared};
 use crate::model::ServiceName;
 use crate::model::token::Token;
+use crate::net::backoff::Backoff;
+use crate::net::rng::Rng;
 use crate::pb;
 use crate::pb::identity_client::IdentityClient;
 use crate::tls::{self, KeyRequest};
@@ -56,7 +57,7 @@ impl Credentials {
     /// was lost is good for that key only.
     async fn first(&self) -> Result<Schedule, Fault> {
         let key = KeyRequest::generate().map_err(Fault::Key)?;
-        let mut backoff = Backoff::new(RECONNECT_LEAST);
+        let mut backoff = Backoff::new(RECONNECT_LEAST, RECONNECT_MOST);
         loop {
             let server = self.shared.servers.current();
             match self.enrol(&server, &key).await {
@@ -65,7 +66,7 @@ impl Credentials {
                 Err(fault) => {
                     self.shared.complain(&fault);
                     self.shared.servers.advance();
-                    sleep(backoff.next(RECONNECT_MOST, roll())).await;
+                    sleep(backoff.next(&mut Rng::new())).await;
                 }
             }
         }
@@ -87,7 +88,7 @@ impl Credentials {
 
     /// Tries until there is another certificate.
     async fn next(&self, held: Schedule) -> Schedule {
-        let mut backoff = Backoff::new(RETRY_LEAST);
+        let mut failures = 0_u32;
         loop {
             let server = self.shared.servers.current();
             match self.renew_or_enrol(&server, &held).await {
@@ -96,7 +97,8 @@ impl Credentials {
                 Err(fault) => self.shared.complain(&fault),
             }
             self.shared.servers.advance();
-            sleep(backoff.next(held.retry_most(Instant::now()), roll())).await;
+            failures = failures.saturating_add(1);
+            sleep(held.pause(failures, Instant::now(), Rng::new().fraction())).await;
         }
     }
 
@@ -151,7 +153,7 @@ impl Credentials {
         let identity =
             installed.map_err(|source| Fault::Certificate { server: server.to_owned(), source })?;
         tracing::info!(id = %identity.id(), serial = identity.serial(), ?valid_for, "certificate installed");
-        Ok(Schedule::new(Instant::now(), valid_for, identity.not_after(), roll()))
+        Ok(Schedule::new(Instant::now(), valid_for, identity.not_after(), Rng::new().fraction()))
     }
 }
 

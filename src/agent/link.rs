@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
-use super::backoff::{Backoff, roll};
 use super::connect::dial;
 use super::fault::Fault;
 use super::keeper::Keeper;
@@ -16,6 +15,8 @@ use super::receiver::{Applied, Receiver};
 use super::shared::{Life, RECONNECT_LEAST, RECONNECT_MOST, Results, Shared};
 use super::stream::{self, Ended};
 use crate::model::{Registration, ServiceName, Snapshot};
+use crate::net::backoff::Backoff;
+use crate::net::rng::Rng;
 use crate::tls::Identity;
 
 /// What this sidecar says of itself.
@@ -56,7 +57,8 @@ impl Link {
     /// When the first registration is refused in a way that no retry can mend.
     pub(super) async fn run(mut self) -> Result<(), Fault> {
         let mut identities = self.keeper.watch();
-        let mut backoff = Backoff::new(RECONNECT_LEAST);
+        let mut rng = Rng::new();
+        let mut backoff = Backoff::new(RECONNECT_LEAST, RECONNECT_MOST);
         while let Some(identity) = self.identity(&mut identities).await {
             let server = self.shared.servers.current();
             let started = Instant::now();
@@ -78,7 +80,7 @@ impl Link {
             }
             self.shared.servers.advance();
             tokio::select! {
-                () = sleep(backoff.next(RECONNECT_MOST, roll())) => {}
+                () = sleep(backoff.next(&mut rng)) => {}
                 () = leaving(&mut self.life) => {}
             }
         }

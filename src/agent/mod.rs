@@ -4,7 +4,6 @@
 //! takes its place, whatever happens to the control plane; a state or certificate is checked before
 //! it is published; keys live in memory only.
 
-mod backoff;
 mod connect;
 mod convert;
 mod credentials;

@@ -14,8 +14,8 @@ const JITTER: f64 = 0.1;
 /// Least part of the lifetime between two renewals that only the wall clock asks for.
 const WALL_FLOOR: f64 = 0.25;
 /// First and longest pause after a failed renewal.
-pub(super) const RETRY_LEAST: Duration = Duration::from_millis(500);
-pub(super) const RETRY_MOST: Duration = Duration::from_secs(60);
+const RETRY_LEAST: Duration = Duration::from_millis(500);
+const RETRY_MOST: Duration = Duration::from_secs(60);
 
 /// The timetable of one certificate.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +28,15 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// `valid_for` is what was left when the certificate arrived; `roll` is uniform in 0..1.
-    pub(super) fn new(arrived: Instant, valid_for: Duration, not_after: SystemTime, roll: f64) -> Self {
-        let part = RENEW_AT + JITTER * (2.0 * roll.clamp(0.0, 1.0) - 1.0);
+    /// `valid_for` is what was left when the certificate arrived; `fraction` is
+    /// uniform in 0..1.
+    pub(super) fn new(
+        arrived: Instant,
+        valid_for: Duration,
+        not_after: SystemTime,
+        fraction: f64,
+    ) -> Self {
+        let part = RENEW_AT + JITTER * (2.0 * fraction - 1.0);
         Self { arrived, valid_for, not_after, part }
     }
 
@@ -54,10 +60,12 @@ impl Schedule {
         wall >= self.not_after
     }
 
-    /// Longest pause before the next attempt: ten fit into what is left.
-    pub(super) fn retry_most(&self, now: Instant) -> Duration {
+    /// The pause after so many failed attempts, with full jitter: `fraction` is uniform in 0..1. Ten of
+    /// the longest fit into what is left.
+    pub(super) fn pause(&self, failures: u32, now: Instant, fraction: f64) -> Duration {
         let left = (self.arrived + self.valid_for).saturating_duration_since(now);
-        if left.is_zero() { RETRY_MOST } else { RETRY_MOST.min(left / 10) }
+        let most = if left.is_zero() { RETRY_MOST } else { RETRY_MOST.min(left / 10) };
+        RETRY_LEAST.saturating_mul(1 << failures.min(16)).min(most).mul_f64(fraction)
     }
 }
 
@@ -100,14 +108,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn attempts_get_denser_towards_the_end(valid_ms in 1_000..2_600_000_000_u64, part in 0.0..1.0_f64) {
+        fn attempts_get_denser_towards_the_end(
+            valid_ms in 1_000..2_600_000_000_u64,
+            part in 0.0..1.0_f64,
+            failures in 0..40_u32,
+        ) {
             let valid_for = Duration::from_millis(valid_ms);
             let (schedule, now, _) = schedule(valid_for, 0.5);
             let at = now + valid_for.mul_f64(part);
-            let most = schedule.retry_most(at);
-            prop_assert!(most <= RETRY_MOST);
+            let pause = schedule.pause(failures, at, 1.0);
+            prop_assert!(pause <= RETRY_MOST && pause > Duration::ZERO);
             if !schedule.has_expired(at) {
-                prop_assert!(most <= valid_for.mul_f64(1.0 - part) / 10 + Duration::from_millis(1));
+                prop_assert!(pause <= valid_for.mul_f64(1.0 - part) / 10 + Duration::from_millis(1));
             }
         }
     }

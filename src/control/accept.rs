@@ -1,7 +1,7 @@
 //! The gRPC port: accepts, shakes hands, and runs HTTP/2 on each connection with hard limits.
 //!
-//! Accepting survives everything: it pauses when the process is out of files, waits when there are too
-//! many connections, and one connection's fault ends that one only.
+//! Accepting survives everything: it waits when there are too many connections, and one connection's
+//! fault ends that one only.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,11 +14,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
@@ -27,6 +26,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::peer::{Peer, Proven};
 use super::{limits, stopping};
+use crate::net::accept::Acceptor;
 use crate::tls::{self, TlsError};
 
 /// Everything a connection needs.
@@ -56,27 +56,23 @@ impl Port {
     pub(super) async fn run(mut self, listener: TcpListener) {
         let slots = Arc::new(Semaphore::new(self.max_connections));
         let mut connections = JoinSet::new();
-        let mut paused = false;
+        let mut acceptor = Acceptor::new(listener);
         loop {
-            let accepted = tokio::select! {
-                () = stopping(&mut self.stop) => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = accept(&listener, &slots) => accepted,
+            let next = async {
+                // A slot first: while there is none, connections wait in the kernel's queue.
+                let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+                let (tcp, address) = acceptor.accept().await;
+                Some((tcp, address, slot))
             };
-            match accepted {
-                Ok((tcp, address, slot)) => {
-                    paused = false;
+            tokio::select! {
+                () = stopping(&mut self.stop) => break,
+                Some(_) = connections.join_next() => {}
+                Some((tcp, address, slot)) = next => {
                     connections.spawn(self.clone().connection(tcp, address, slot));
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut paused, true) {
-                        tracing::warn!(%error, "accepting on the gRPC port failed; trying again");
-                    }
-                    sleep(limits::ACCEPT_PAUSE).await;
                 }
             }
         }
-        drop(listener);
+        drop(acceptor);
         let ended = async { while connections.join_next().await.is_some() {} };
         if timeout(limits::SHUTDOWN_GRACE, ended).await.is_err() {
             tracing::warn!("some gRPC connections did not end in time and are cut");
@@ -95,7 +91,6 @@ impl Port {
         tcp: TcpStream,
         address: SocketAddr,
     ) -> Result<(TlsStream<TcpStream>, Peer), HandshakeError> {
-        prepare(&tcp).map_err(HandshakeError::Tls)?;
         let acceptor = TlsAcceptor::from(self.tls.borrow().clone());
         let stream = timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
             .await
@@ -124,28 +119,6 @@ impl Port {
             tracing::debug!(peer = %address, %error, "gRPC connection broke");
         }
     }
-}
-
-/// The next connection, once there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    loop {
-        match listener.accept().await {
-            Ok((tcp, address)) => return Ok((tcp, address, slot)),
-            // The client gave up before we came; nothing is wrong here.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(limits::TCP_KEEPALIVE);
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }
 
 fn http2_settings() -> http2::Builder<TokioExecutor> {

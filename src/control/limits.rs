@@ -6,14 +6,6 @@ use std::time::Duration;
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// A client that has not finished TLS by then is holding a slot for nothing.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause of the accept loop when the process is out of files or memory: closing connections frees
-/// both, spinning does not.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Pending connections that the kernel keeps for us while 10,000 sidecars reconnect.
-pub const LISTEN_BACKLOG: u32 = 4096;
-/// TCP keepalive: finds peers that vanished before HTTP/2 was up.
-pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-
 /// HTTP/2 streams of one connection. A sidecar needs two, a tool some more.
 pub const MAX_STREAMS: u32 = 128;
 /// Header list of one request. Ours are under 1 KiB.

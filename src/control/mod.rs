@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -39,6 +39,7 @@ use self::sessions::Sessions;
 use self::sync::Context;
 use crate::ca::{Ca, CaError};
 use crate::catalog::Catalog;
+use crate::net::socket;
 use crate::pb;
 use crate::pb::identity_server::IdentityServer;
 use crate::pb::mesh_server::MeshServer;
@@ -175,11 +176,7 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restart must not wait for the connections of the last run to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(limits::LISTEN_BACKLOG)
+    TcpListener::from_std(socket::listen(address)?)
 }
 
 fn routes(

@@ -32,7 +32,11 @@ pub(super) fn choose(candidates: &[Candidate], rng: &mut Rng) -> Option<usize> {
     choose_by(candidates, healthy, rng).or_else(|| choose_by(candidates, |c| u64::from(c.weight), rng))
 }
 
-fn choose_by(candidates: &[Candidate], weight: impl Fn(&Candidate) -> u64, rng: &mut Rng) -> Option<usize> {
+fn choose_by(
+    candidates: &[Candidate],
+    weight: impl Fn(&Candidate) -> u64,
+    rng: &mut Rng,
+) -> Option<usize> {
     let first = draw(candidates, &weight, None, rng)?;
     let Some(second) = draw(candidates, &weight, Some(first), rng) else {
         return Some(first);

@@ -40,7 +40,10 @@ pub(super) struct Dialler<'a> {
 enum Attempt {
     Opened(Opened),
     /// No application saw a byte. `elsewhere` says that the same endpoint is no use.
-    TryAgain { end: End, elsewhere: bool },
+    TryAgain {
+        end: End,
+        elsewhere: bool,
+    },
     Final(End),
 }
 
@@ -82,9 +85,10 @@ impl<'a> Dialler<'a> {
     fn choose(&self) -> Result<Choice, End> {
         let snapshot = self.ctx.snapshot();
         let name = &self.upstream.destination;
-        let view = snapshot.services.get(name).filter(|view| view.exists).ok_or_else(|| {
-            End::new(Reason::NoService, format!("no service {name} is registered"))
-        })?;
+        let view =
+            snapshot.services.get(name).filter(|view| view.exists).ok_or_else(|| {
+                End::new(Reason::NoService, format!("no service {name} is registered"))
+            })?;
         let now = Instant::now();
         let (mut choices, mut candidates) = (Vec::new(), Vec::new());
         for (id, state) in &view.endpoints {
@@ -151,7 +155,11 @@ impl<'a> Dialler<'a> {
     }
 
     /// A stream on a lane to the endpoint, new or kept.
-    async fn lane_stream(&self, choice: &Choice, record: &mut Connection) -> Result<Option<Stream>, End> {
+    async fn lane_stream(
+        &self,
+        choice: &Choice,
+        record: &mut Connection,
+    ) -> Result<Option<Stream>, End> {
         let endpoint = &choice.endpoint;
         let name = self.upstream.destination.clone();
         let address = socket::resolve(&endpoint.host, endpoint.port, self.upstream.connect_timeout)
@@ -160,9 +168,10 @@ impl<'a> Dialler<'a> {
                 End::new(Reason::ConnectRefused, format!("cannot resolve {}: {error}", endpoint.host))
             })?;
         record.access().endpoint_address = Some(address);
-        let identity = self.ctx.identity().ok_or_else(|| {
-            End::new(Reason::ConfigStale, "this sidecar has no certificate yet")
-        })?;
+        let identity = self
+            .ctx
+            .identity()
+            .ok_or_else(|| End::new(Reason::ConfigStale, "this sidecar has no certificate yet"))?;
         let config = identity
             .client_config(&name)
             .map_err(|error| End::new(Reason::IdentityMismatch, error.to_string()))?;

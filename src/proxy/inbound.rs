@@ -114,8 +114,7 @@ impl Inbound {
             stream.refuse(Reason::Denied, "the caller's identity is not that of a service");
             return;
         };
-        let mut record =
-            Connection::open(INBOUND, &source, own, Some(client), &self.ctx.metrics);
+        let mut record = Connection::open(INBOUND, &source, own, Some(client), &self.ctx.metrics);
         record.access().source_id = source_id.to_string();
         record.access().attempts = 1;
         if let Some(identity) = self.ctx.identity() {

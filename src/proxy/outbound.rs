@@ -46,8 +46,7 @@ async fn connection(
     mut drain: Watcher,
 ) {
     let (source, destination) = (&ctx.settings.service, &upstream.destination);
-    let mut record =
-        Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
+    let mut record = Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
     record.report_to(&ctx.agent.edges, source, destination);
     let app = Rc::new(app);
     let end = tokio::select! {

@@ -69,8 +69,7 @@ async fn keep_house(ctx: Rc<Context>) {
         };
         ctx.pool.retire_unless(|key| key.generation == generation);
         let snapshot = ctx.snapshot();
-        ctx.endpoints.retain(|id| {
-            snapshot.services.values().any(|view| view.endpoints.contains_key(id))
-        });
+        ctx.endpoints
+            .retain(|id| snapshot.services.values().any(|view| view.endpoints.contains_key(id)));
     }
 }

@@ -69,8 +69,8 @@ pub async fn connect(
         .map_err(|source| HandshakeError::Connect { address, source })?;
     // No server name is sent; the verifier looks at the SPIFFE ID only.
     let name = ServerName::IpAddress(address.ip().into());
-    let tls = ClientConnection::new(config, name)
-        .map_err(|source| HandshakeError::Tls { address, source })?;
+    let tls =
+        ClientConnection::new(config, name).map_err(|source| HandshakeError::Tls { address, source })?;
     establish(socket, tls.into(), address).await
 }
 
@@ -83,8 +83,7 @@ pub async fn accept(
     address: SocketAddr,
     config: Arc<ServerConfig>,
 ) -> Result<Established, HandshakeError> {
-    let tls =
-        ServerConnection::new(config).map_err(|source| HandshakeError::Tls { address, source })?;
+    let tls = ServerConnection::new(config).map_err(|source| HandshakeError::Tls { address, source })?;
     establish(socket, tls.into(), address).await
 }
 

@@ -369,11 +369,8 @@ impl Stream {
 
     /// Reads once from the application and sends it on; an end when the application broke off.
     fn read_app(&self, app: &TcpStream) -> Option<End> {
-        let credit = if self.is_raw() {
-            MAX_DATA_BYTES
-        } else {
-            self.cell.state.borrow().credit.available()
-        };
+        let credit =
+            if self.is_raw() { MAX_DATA_BYTES } else { self.cell.state.borrow().credit.available() };
         let read = scratch::with_application_buffer(|buffer| {
             let most = buffer.len().min(credit).min(MAX_DATA_BYTES);
             let read = app.try_read(&mut buffer[..most])?;

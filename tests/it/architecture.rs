@@ -10,7 +10,7 @@ use std::path::Path;
 /// Every module of `src`, and the modules it may use. Same module is always allowed.
 const TABLE: [(&str, &[&str]); 18] = [
     ("model", &[]),
-    ("pb", &[]),
+    ("pb", &["model"]),
     ("net", &["model"]),
     ("config", &["model"]),
     ("store", &["model"]),
@@ -32,7 +32,7 @@ const TABLE: [(&str, &[&str]); 18] = [
 const EVERYTHING: &str = "everything";
 
 /// The files that may name generated types: the conversions, and those that hold a gRPC stream.
-const PB_FILES: [&str; 9] = [
+const PB_FILES: [&str; 12] = [
     "control/convert.rs",
     "control/flow.rs",
     "control/identity.rs",
@@ -41,6 +41,9 @@ const PB_FILES: [&str; 9] = [
     "control/registry.rs",
     "control/sync.rs",
     "agent/convert.rs",
+    "agent/credentials.rs",
+    "agent/edges.rs",
+    "agent/receiver.rs",
     "agent/stream.rs",
 ];
 
@@ -209,7 +212,10 @@ fn planted_violations_are_found() {
         ("net/socket.rs", &long, "501 lines"),
     ] {
         let found = faults(path, text);
-        assert!(found.iter().any(|fault| fault.contains(expected)), "{path}: {expected:?} not in {found:?}");
+        assert!(
+            found.iter().any(|fault| fault.contains(expected)),
+            "{path}: {expected:?} not in {found:?}"
+        );
     }
 }
 
