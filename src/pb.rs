@@ -3,7 +3,15 @@
 //! Only the gRPC services, their clients and the two `convert.rs` files see them; everyone else works
 //! with `model`.
 
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 
 tonic::include_proto!("weft.v1");
 

@@ -14,8 +14,8 @@ use super::Shared;
 use super::error::ApiError;
 use super::query::{Consistency, Params, ReadOptions};
 use super::reply::{self, Layout};
+use crate::catalog::Revision;
 use crate::catalog::Topic;
-use crate::store::Revision;
 
 /// Longer than any query waits: [`hold`] ends the wait.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);

@@ -15,9 +15,9 @@ use super::json::intention::{IntentionJson, describe, parse_action};
 use super::limits::MAX_MATCH_NAMES;
 use super::query::Params;
 use super::{App, Shared, reply};
+use crate::catalog::Revision;
 use crate::catalog::Topic;
 use crate::model::{Action, Intention, NameError, Party, ServiceName};
-use crate::store::Revision;
 
 /// All fields Consul's clients send. Those not read here are read-only or mean nothing without
 /// namespaces and peers.

@@ -10,8 +10,8 @@ use super::Shared;
 use super::error::ApiError;
 use super::limits::{DEFAULT_WAIT, MAX_WAIT};
 use super::reply::Layout;
+use crate::catalog::Revision;
 use crate::model::duration;
-use crate::store::Revision;
 
 /// All parameters of a request. `?filter` is refused here, so that no handler can ignore it: an
 /// answer that was not filtered would look like one that was.

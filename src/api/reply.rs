@@ -8,7 +8,7 @@ use serde_json::ser::PrettyFormatter;
 
 use super::error::ApiError;
 use super::query::Consistency;
-use crate::store::Revision;
+use crate::catalog::Revision;
 
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");

@@ -209,7 +209,10 @@ fn planted_violations_are_found() {
         ("net/socket.rs", &long, "501 lines"),
     ] {
         let found = faults(path, text);
-        assert!(found.iter().any(|fault| fault.contains(expected)), "{path}: {expected:?} not in {found:?}");
+        assert!(
+            found.iter().any(|fault| fault.contains(expected)),
+            "{path}: {expected:?} not in {found:?}"
+        );
     }
 }
 

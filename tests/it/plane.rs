@@ -150,8 +150,7 @@ impl Plane {
 
     /// Puts an intention toward this sidecar's service.
     pub fn intend(&self, source: &str, destination: &str, action: Action) {
-        let (source, destination) =
-            (Party::parse(source).unwrap(), Party::parse(destination).unwrap());
+        let (source, destination) = (Party::parse(source).unwrap(), Party::parse(destination).unwrap());
         self.apply([Change::Intention { source, destination, action }]);
     }
 

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::Empty;
 use super::node::NodeJson;
 use super::service::NodeService;
+use crate::catalog::Revision;
 use crate::catalog::{CheckRecord, HealthEntry};
-use crate::store::Revision;
 
 /// A check, in every listing.
 #[derive(Debug, Serialize)]

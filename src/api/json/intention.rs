@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::time::rfc3339;
+use crate::catalog::Revision;
 use crate::model::{Action, Intention, Party};
-use crate::store::Revision;
 
 /// An intention. Results of the API by name have no id, and with it none of what belongs to one.
 #[derive(Debug, Serialize)]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::catalog::Node;
-use crate::store::Revision;
+use crate::catalog::Revision;
 
 /// A node of `catalog/nodes`, and inside of health entries.
 #[derive(Debug, Serialize)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::time::{epoch_ms, rfc3339};
 use crate::ca::RootInfo;
-use crate::store::Revision;
+use crate::catalog::Revision;
 
 /// The answer of `connect/ca/roots`.
 #[derive(Debug, Serialize)]

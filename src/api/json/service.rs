@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Empty, node};
+use crate::catalog::Revision;
 use crate::catalog::{HealthEntry, InstanceRecord};
 use crate::model::{Instance, ProxySpec, Upstream, Weights, service::TaggedAddress};
-use crate::store::Revision;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
