@@ -56,6 +56,12 @@ impl Catalog {
         self.shared.read().state.node_list()
     }
 
+    /// One check of a node or of an instance on it.
+    #[must_use]
+    pub fn check(&self, node: &NodeName, id: &str) -> Option<CheckRecord> {
+        self.shared.read().state.check_record(node, id).cloned()
+    }
+
     /// All checks of a node, its own first.
     #[must_use]
     pub fn checks_on(&self, node: &NodeName) -> Vec<CheckRecord> {

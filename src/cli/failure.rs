@@ -64,11 +64,14 @@ pub(super) fn explain(error: AppError) -> CliError {
     }
 }
 
-fn refused(what: String, fault: &AgentError) -> CliError {
-    CliError::new(
-        Fault::Permission,
-        "the control plane refused this sidecar",
-        what,
-        fault.next_step(),
-    )
+fn refused(evidence: String, fault: &AgentError) -> CliError {
+    let next = match fault {
+        AgentError::NoServer => "say where the control plane is with --server HOST:PORT",
+        AgentError::NoInstance => "declare the service in the file given with --config",
+        AgentError::Enrolment(_) => {
+            "make a token for this service with `weft token create --service NAME`; each is good once"
+        }
+        AgentError::Registration(_) => "give each instance its own id, and a token for its own service",
+    };
+    CliError::new(Fault::Permission, "the control plane refused this sidecar", evidence, next)
 }
