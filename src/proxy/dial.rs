@@ -233,7 +233,6 @@ const fn again(end: End, elsewhere: bool) -> Attempt {
     Attempt::TryAgain { end, elsewhere }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn app_gone(error: io::Error) -> End {
     End::new(Reason::AppReset, format!("the application went away before it was connected: {error}"))
 }

@@ -416,7 +416,6 @@ impl Drop for Stream {
     }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "as `map` hands it over")]
 fn app_reset(error: io::Error) -> End {
     End::new(Reason::AppReset, format!("the local application broke off: {error}"))
 }
