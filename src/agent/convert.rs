@@ -25,7 +25,7 @@ pub(super) struct Refused {
     /// The endpoint it is about, whose older state stays.
     pub endpoint: Option<(ServiceName, EndpointId)>,
     /// What to do instead, where doing nothing is not safe.
-    pub instead: Option<Change>,
+    pub instead: Option<Box<Change>>,
 }
 
 impl Refused {
@@ -114,7 +114,7 @@ fn intention(message: &pb::Intention) -> Result<Change, Refused> {
     let resource = format!("intention {source} {destination}");
     let reason = format!("{} is not an action; it denies", message.action);
     let instead = Change::Intention { source, destination, action: Action::Deny };
-    Err(Refused { instead: Some(instead), ..Refused::new(resource, reason) })
+    Err(Refused { instead: Some(Box::new(instead)), ..Refused::new(resource, reason) })
 }
 
 fn default_action(message: pb::DefaultAction) -> Result<Change, Refused> {
@@ -122,7 +122,7 @@ fn default_action(message: pb::DefaultAction) -> Result<Change, Refused> {
         return Ok(Change::DefaultAction(action));
     }
     let reason = format!("{} is not an action; it denies", message.action);
-    let instead = Some(Change::DefaultAction(Action::Deny));
+    let instead = Some(Box::new(Change::DefaultAction(Action::Deny)));
     Err(Refused { instead, ..Refused::new("default_action".to_owned(), reason) })
 }
 

@@ -142,7 +142,7 @@ impl Receiver {
             }
             next.apply(change);
         }
-        for change in refused.iter().filter_map(|one| one.instead.clone()) {
+        for change in refused.iter().filter_map(|one| one.instead.as_deref().cloned()) {
             next.apply(change);
         }
         if next.bundle.is_none() {

@@ -1,3 +1,5 @@
+//! Resources of the control plane, well-formed and not.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -78,7 +80,7 @@ proptest! {
         let health = pb::EndpointHealth { service: service.clone(), node, instance, status: number };
         let rule = pb::Intention { source: service, destination: String::new(), action: number };
         for resource in [Resource::Endpoint(endpoint), Resource::Health(health), Resource::Intention(rule)] {
-            let _ = change(pb::Resource { resource: Some(resource) });
+            let _either = change(pb::Resource { resource: Some(resource) });
         }
     }
 }
