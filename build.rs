@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const PROTOS: [&str; 3] =
-    ["weft/v1/identity.proto", "weft/v1/mesh.proto", "weft/v1/registry.proto"];
+const PROTOS: [&str; 3] = ["weft/v1/identity.proto", "weft/v1/mesh.proto", "weft/v1/registry.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -2,6 +2,8 @@
 pub mod agent;
 pub mod ca;
 pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod health;
 pub mod model;
 pub mod pb;

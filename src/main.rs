@@ -1,1 +1,3 @@
-fn main() { println!("weft"); }
+fn main() {
+    println!("weft");
+}

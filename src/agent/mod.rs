@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-use crate::model::{CheckReport, Registration, Reason, ServiceName, Snapshot};
+use crate::model::{CheckReport, Reason, Registration, ServiceName, Snapshot};
 use crate::tls::Identity;
 
 #[derive(Debug, Clone)]
@@ -65,17 +65,27 @@ pub struct Handle {
 }
 
 /// A running agent.
-pub struct Agent { pub handle: Handle }
+pub struct Agent {
+    pub handle: Handle,
+}
 
 impl Agent {
     /// Starts the agent. It retries for ever; a refusal that no retry can mend (a bad token) ends up
     /// in `failed`.
-    pub fn start(_settings: Settings) -> Self { todo!() }
+    pub fn start(_settings: Settings) -> Self {
+        todo!()
+    }
     /// Waits for a failure that retrying cannot mend.
-    pub async fn failed(&mut self) -> AgentError { todo!() }
+    pub async fn failed(&mut self) -> AgentError {
+        todo!()
+    }
     /// Tells the control plane that peers shall stop choosing this instance; waits for the
     /// acknowledgement at most `limit`.
-    pub async fn drain(&self, _limit: Duration) { todo!() }
+    pub async fn drain(&self, _limit: Duration) {
+        todo!()
+    }
     /// Deregisters and ends the stream.
-    pub async fn stop(self, _limit: Duration) { todo!() }
+    pub async fn stop(self, _limit: Duration) {
+        todo!()
+    }
 }

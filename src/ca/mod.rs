@@ -61,25 +61,55 @@ pub struct TokenInfo {
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Ca { _private: Arc<()> }
+pub struct Ca {
+    _private: Arc<()>,
+}
 
 impl Ca {
     /// Loads the roots from the store, makes the first one when there is none, and makes this server's intermediate.
-    pub async fn open(_store: Arc<dyn Store>, _settings: Settings) -> Result<Self, CaError> { todo!() }
-    pub fn settings(&self) -> &Settings { todo!() }
-    pub fn trust_domain(&self) -> &TrustDomain { todo!() }
+    pub async fn open(_store: Arc<dyn Store>, _settings: Settings) -> Result<Self, CaError> {
+        todo!()
+    }
+    pub fn settings(&self) -> &Settings {
+        todo!()
+    }
+    pub fn trust_domain(&self) -> &TrustDomain {
+        todo!()
+    }
     /// The current bundle and its changes.
-    pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> { todo!() }
+    pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
+        todo!()
+    }
     /// The identity of a service in this trust domain and datacenter.
-    pub fn service_id(&self, _service: &ServiceName) -> Result<SpiffeId, CaError> { todo!() }
+    pub fn service_id(&self, _service: &ServiceName) -> Result<SpiffeId, CaError> {
+        todo!()
+    }
     /// Signs a leaf for `id` over the public key of a PKCS#10 request (DER), whose own signature must
     /// hold. Nothing else is taken from the request.
-    pub fn issue(&self, _id: &SpiffeId, _csr: &[u8]) -> Result<Leaf, CaError> { todo!() }
+    pub fn issue(&self, _id: &SpiffeId, _csr: &[u8]) -> Result<Leaf, CaError> {
+        todo!()
+    }
     /// A fresh key and certificate for the gRPC port.
-    pub fn server_material(&self) -> Result<ServerMaterial, CaError> { todo!() }
+    pub fn server_material(&self) -> Result<ServerMaterial, CaError> {
+        todo!()
+    }
     /// Makes an enrolment token `wt1.<id>.<secret>.<pin>`; only its hash is stored.
-    pub async fn create_token(&self, _services: Vec<ServiceName>, _ttl: Duration, _uses: u32) -> Result<String, CaError> { todo!() }
+    pub async fn create_token(
+        &self,
+        _services: Vec<ServiceName>,
+        _ttl: Duration,
+        _uses: u32,
+    ) -> Result<String, CaError> {
+        todo!()
+    }
     /// Uses a token for `service` and the public key of `csr`: compare-and-set before signing; the
     /// same token may come again with the same key only.
-    pub async fn enrol(&self, _token: &str, _service: &ServiceName, _csr: &[u8]) -> Result<Leaf, CaError> { todo!() }
+    pub async fn enrol(
+        &self,
+        _token: &str,
+        _service: &ServiceName,
+        _csr: &[u8],
+    ) -> Result<Leaf, CaError> {
+        todo!()
+    }
 }

@@ -69,8 +69,7 @@ fn unit_ns(unit: &str) -> Option<u128> {
 /// `number` (decimal, at most one point) times `scale`, in nanoseconds, cut off below one.
 fn scaled(number: &str, scale: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole_ns =
-        if whole.is_empty() { 0 } else { whole.parse::<u128>().ok()?.checked_mul(scale)? };
+    let whole_ns = if whole.is_empty() { 0 } else { whole.parse::<u128>().ok()?.checked_mul(scale)? };
     let digits = &fraction[..fraction.len().min(18)];
     if digits.is_empty() {
         return Some(whole_ns);
@@ -118,9 +117,14 @@ mod tests {
 
     #[test]
     fn go_durations_are_read() {
-        for (text, ms) in
-            [("10s", 10_000), ("1h5m", 3_900_000), ("300ms", 300), ("1.5s", 1_500), ("0", 0), (".5s", 500)]
-        {
+        for (text, ms) in [
+            ("10s", 10_000),
+            ("1h5m", 3_900_000),
+            ("300ms", 300),
+            ("1.5s", 1_500),
+            ("0", 0),
+            (".5s", 500),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
     }

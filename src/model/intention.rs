@@ -221,7 +221,12 @@ mod tests {
     }
 
     /// The rule book read literally: every matching rule, the highest number wins.
-    fn naive(rules: &[(Party, Party, Action)], default: Action, s: &ServiceName, d: &ServiceName) -> Action {
+    fn naive(
+        rules: &[(Party, Party, Action)],
+        default: Action,
+        s: &ServiceName,
+        d: &ServiceName,
+    ) -> Action {
         let matches = |party: &Party, name: &ServiceName| match party {
             Party::Any => true,
             Party::Service(other) => other == name,

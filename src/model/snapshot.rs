@@ -96,12 +96,29 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Whether the catalog has any instance of a service.
-    Service { name: ServiceName, exists: bool },
+    Service {
+        name: ServiceName,
+        exists: bool,
+    },
     Endpoint(Endpoint),
-    EndpointGone { service: ServiceName, id: EndpointId },
-    Health { service: ServiceName, id: EndpointId, status: CheckStatus },
-    Intention { source: Party, destination: Party, action: Action },
-    IntentionGone { source: Party, destination: Party },
+    EndpointGone {
+        service: ServiceName,
+        id: EndpointId,
+    },
+    Health {
+        service: ServiceName,
+        id: EndpointId,
+        status: CheckStatus,
+    },
+    Intention {
+        source: Party,
+        destination: Party,
+        action: Action,
+    },
+    IntentionGone {
+        source: Party,
+        destination: Party,
+    },
     DefaultAction(Action),
     Bundle(Bundle),
 }

@@ -253,9 +253,23 @@ mod tests {
     #[test]
     fn two_spellings_never_pass() {
         for bad in [
-            "", "spiffe:/", "http://a/b", "spiffe://", "spiffe:///a", "spiffe://a/", "spiffe://a//b",
-            "spiffe://a/./b", "spiffe://a/../b", "spiffe://a/b?c", "spiffe://a/b#c", "spiffe://a:1/b",
-            "spiffe://u@a/b", "spiffe://a/%62", "spiffe://ä/b", "spiffe://a/b\0", "spiffe://a/b c",
+            "",
+            "spiffe:/",
+            "http://a/b",
+            "spiffe://",
+            "spiffe:///a",
+            "spiffe://a/",
+            "spiffe://a//b",
+            "spiffe://a/./b",
+            "spiffe://a/../b",
+            "spiffe://a/b?c",
+            "spiffe://a/b#c",
+            "spiffe://a:1/b",
+            "spiffe://u@a/b",
+            "spiffe://a/%62",
+            "spiffe://ä/b",
+            "spiffe://a/b\0",
+            "spiffe://a/b c",
         ] {
             assert!(SpiffeId::parse(bad).is_err(), "{bad:?} was accepted");
         }
@@ -274,7 +288,9 @@ mod tests {
 
     #[test]
     fn only_exact_service_paths_are_services() {
-        for path in ["", "/ns/other/dc/d/svc/a", "/ns/default/dc/d/svc/a/b", "/ns/default/dc/d/svc", "/svc/a"] {
+        for path in
+            ["", "/ns/other/dc/d/svc/a", "/ns/default/dc/d/svc/a/b", "/ns/default/dc/d/svc", "/svc/a"]
+        {
             let id = SpiffeId::parse(&format!("spiffe://t{path}")).unwrap();
             assert!(id.service().is_none(), "{path}");
         }

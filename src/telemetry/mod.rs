@@ -33,33 +33,55 @@ pub struct AccessRecord {
 
 impl AccessRecord {
     /// Writes the line: target `access`.
-    pub fn emit(&self) { todo!() }
+    pub fn emit(&self) {
+        todo!()
+    }
 }
 
 /// Metrics of one proxy. Cheap to clone.
 #[derive(Clone)]
-pub struct ProxyMetrics { _private: Arc<()> }
+pub struct ProxyMetrics {
+    _private: Arc<()>,
+}
 
 /// Metrics of a server. Cheap to clone.
 #[derive(Clone)]
-pub struct ServerMetrics { _private: Arc<()> }
+pub struct ServerMetrics {
+    _private: Arc<()>,
+}
 
 /// What must have happened before a process is ready. Cheap to clone.
 #[derive(Clone)]
-pub struct Readiness { _private: Arc<()> }
+pub struct Readiness {
+    _private: Arc<()>,
+}
 
 /// Something that readiness waits for; dropping it (or `done`) ticks it off.
-pub struct Pending { _private: () }
+pub struct Pending {
+    _private: (),
+}
 
 impl Readiness {
-    pub fn new() -> Self { todo!() }
+    pub fn new() -> Self {
+        todo!()
+    }
     /// Adds something to wait for.
-    pub fn pending(&self, _what: &'static str) -> Pending { todo!() }
+    pub fn pending(&self, _what: &'static str) -> Pending {
+        todo!()
+    }
     /// What is missing; empty means ready.
-    pub fn missing(&self) -> BTreeSet<String> { todo!() }
+    pub fn missing(&self) -> BTreeSet<String> {
+        todo!()
+    }
     /// Start-up has finished at least once.
-    pub fn started(&self) -> bool { todo!() }
+    pub fn started(&self) -> bool {
+        todo!()
+    }
     /// Not ready any more: the process is draining.
-    pub fn drain(&self) { todo!() }
-    pub async fn ready(&self) { todo!() }
+    pub fn drain(&self) {
+        todo!()
+    }
+    pub async fn ready(&self) {
+        todo!()
+    }
 }

@@ -27,32 +27,64 @@ pub struct KeyRequest {
 
 impl KeyRequest {
     /// A new ECDSA P-256 key.
-    pub fn generate() -> Result<Self, TlsError> { todo!() }
+    pub fn generate() -> Result<Self, TlsError> {
+        todo!()
+    }
 }
 
 /// A proxy's certificate, key and trust, ready for handshakes. Immutable.
-pub struct Identity { _private: () }
+pub struct Identity {
+    _private: (),
+}
 
 impl Identity {
     /// Checks that chain, key, bundle and validity fit each other before anyone may use them.
     /// `generation` grows with every rotation.
-    pub fn new(_generation: u64, _chain: Vec<Vec<u8>>, _key: &[u8], _bundle: &Bundle, _now: SystemTime) -> Result<Self, TlsError> { todo!() }
-    pub fn id(&self) -> &SpiffeId { todo!() }
-    pub fn generation(&self) -> u64 { todo!() }
-    pub fn not_before(&self) -> SystemTime { todo!() }
-    pub fn not_after(&self) -> SystemTime { todo!() }
+    pub fn new(
+        _generation: u64,
+        _chain: Vec<Vec<u8>>,
+        _key: &[u8],
+        _bundle: &Bundle,
+        _now: SystemTime,
+    ) -> Result<Self, TlsError> {
+        todo!()
+    }
+    pub fn id(&self) -> &SpiffeId {
+        todo!()
+    }
+    pub fn generation(&self) -> u64 {
+        todo!()
+    }
+    pub fn not_before(&self) -> SystemTime {
+        todo!()
+    }
+    pub fn not_after(&self) -> SystemTime {
+        todo!()
+    }
     /// Lower-case hex.
-    pub fn serial(&self) -> &str { todo!() }
+    pub fn serial(&self) -> &str {
+        todo!()
+    }
     /// For the inbound port: client certificate required, TLS 1.3 only, no tickets; ALPN `weft/1`, `h2`, `http/1.1`.
-    pub fn server_config(&self) -> Arc<ServerConfig> { todo!() }
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        todo!()
+    }
     /// For dialling the sidecar of `service`, whose exact identity is pinned. Cached.
-    pub fn client_config(&self, _service: &ServiceName) -> Result<Arc<ClientConfig>, TlsError> { todo!() }
+    pub fn client_config(&self, _service: &ServiceName) -> Result<Arc<ClientConfig>, TlsError> {
+        todo!()
+    }
     /// For the control plane: any server identity of the trust domain; ALPN `h2`.
-    pub fn control_config(&self) -> Arc<ClientConfig> { todo!() }
+    pub fn control_config(&self) -> Arc<ClientConfig> {
+        todo!()
+    }
 }
 
 /// The SPIFFE ID of a peer whose handshake has finished.
-pub fn peer_id(_certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, TlsError> { todo!() }
+pub fn peer_id(_certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, TlsError> {
+    todo!()
+}
 
 /// The reason word for a failed handshake.
-pub fn reason_of(_error: &rustls::Error) -> Reason { todo!() }
+pub fn reason_of(_error: &rustls::Error) -> Reason {
+    todo!()
+}
