@@ -5,6 +5,7 @@
 mod api;
 mod architecture;
 mod cli;
+mod config_corpus;
 mod connect_mode;
 mod http;
 mod plane;
