@@ -15,6 +15,7 @@ mod intention;
 mod output;
 mod processes;
 mod proxies;
+mod serve;
 mod services;
 mod status;
 mod suggest;
@@ -150,7 +151,7 @@ fn run(
     };
     let style = Style::detect(cli.global.color, env, is_terminal);
     let done = match &cli.command {
-        Command::Server(args) => processes::server(args, &cli.global).map(Exit::code),
+        Command::Server(args) => serve::run(args, &cli.global).map(Exit::code),
         Command::Proxy(args) => processes::proxy(args, &cli.global).map(Exit::code),
         Command::Run(args) => processes::run(args),
         Command::Dev(args) => processes::dev(args, &cli.global).map(Exit::code),

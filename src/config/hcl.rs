@@ -36,6 +36,7 @@ impl Parser<'_, '_> {
         }
         let entries = self.entries(Some(open));
         self.ascend();
+        self.check_indentation(open);
         let end = if self.at(&Token::CloseBrace) { self.bump().span } else { open };
         Value::new(Kind::Object(entries), open.to(end))
     }
@@ -51,7 +52,7 @@ impl Parser<'_, '_> {
                     self.bump();
                 }
                 (Token::End, Some(open)) => {
-                    self.unbalanced(open, "this block is not closed", "end it with `}`");
+                    self.unclosed(open, "this block is not closed");
                     return entries;
                 }
                 (Token::Comma, _) => {

@@ -35,9 +35,12 @@ impl Parser<'_, '_> {
         let mut entries = Vec::new();
         let end = loop {
             match self.next.token {
-                Token::CloseBrace => break self.bump().span,
+                Token::CloseBrace => {
+                    self.check_indentation(open);
+                    break self.bump().span;
+                }
                 Token::End | Token::CloseBracket => {
-                    self.unbalanced(open, "this object is not closed", "end it with `}`");
+                    self.unclosed(open, "this object is not closed");
                     break open;
                 }
                 _ => entries.extend(self.member()),

@@ -44,11 +44,13 @@ pub(super) struct Lexer<'s> {
     text: &'s str,
     at: usize,
     pub(super) notation: Notation,
+    /// Whether a comment or heredoc ran to the end of the text, and took closing braces with it.
+    pub(super) cut_short: bool,
 }
 
 impl<'s> Lexer<'s> {
     pub(super) const fn new(text: &'s str, notation: Notation) -> Self {
-        Self { text, at: 0, notation }
+        Self { text, at: 0, notation, cut_short: false }
     }
 
     /// The next token; `Token::End` for ever once the text is used up.
@@ -136,6 +138,7 @@ impl<'s> Lexer<'s> {
             return;
         }
         self.at = self.text.len();
+        self.cut_short = true;
         let open = Span::new(start, start + "/*".len());
         report.error(Code::Syntax, open, "the comment is not closed").help("end it with `*/`");
     }

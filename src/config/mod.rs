@@ -26,7 +26,7 @@ mod value;
 
 use std::path::PathBuf;
 
-use self::decode::{Attached, Claims, Context};
+use self::decode::{AgentDraft, Attached, Claims, Context};
 use self::lexer::Notation;
 use self::parser::Parsed;
 use self::report::{Origin, Report};
@@ -67,19 +67,21 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
     let texts = files::read_all(paths, &mut loaded.diagnostics);
     let mut claims = Claims::default();
+    let mut agent = AgentDraft::default();
     let mut attached = Vec::new();
     for text in &texts {
         let mut report = Report::new(&text.source, Origin::File);
         let parsed = parse(&mut report, text.notation);
         if parsed.balanced {
             let mut cx = Context { report: &mut report, claims: &mut claims };
-            let found = decode::file(&mut cx, &parsed.root, &mut loaded.agent);
+            let found = decode::file(&mut cx, &parsed.root, &mut agent);
             loaded.definitions.extend(found.definitions);
             loaded.node_checks.extend(found.node_checks);
             attached.extend(found.attached);
         }
         loaded.diagnostics.extend(report.finish());
     }
+    loaded.agent = agent.finish();
     attach(&mut loaded, attached);
     loaded
 }

@@ -21,6 +21,9 @@ pub(super) struct Parser<'p, 's> {
     pub(super) next: Lexeme,
     pub(super) balanced: bool,
     depth: usize,
+    /// The first block whose closing brace is indented unlike the line it was opened on: if a brace
+    /// is missing, it is most likely this block's.
+    suspect: Option<Span>,
 }
 
 impl<'p, 's> Parser<'p, 's> {
@@ -28,7 +31,7 @@ impl<'p, 's> Parser<'p, 's> {
         let text = report.source().text.as_str();
         let mut lexer = Lexer::new(text, notation);
         let next = lexer.next(report);
-        Self { report, lexer, next, balanced: true, depth: 0 }
+        Self { report, lexer, next, balanced: true, depth: 0, suspect: None }
     }
 
     /// Moves to the next token and returns the one that was next.
@@ -49,9 +52,25 @@ impl<'p, 's> Parser<'p, 's> {
 
     /// Reports that a brace or bracket has no partner. Only the first is worth a word.
     pub(super) fn unbalanced(&mut self, span: Span, message: &str, help: &str) {
-        if self.balanced {
-            self.balanced = false;
+        if self.balanced && !self.lexer.cut_short {
             self.syntax(span, message).help(help);
+        }
+        self.balanced = false;
+    }
+
+    /// Reports that the block or object opened at `open` is not closed.
+    pub(super) fn unclosed(&mut self, open: Span, message: &str) {
+        let open = self.suspect.unwrap_or(open);
+        self.unbalanced(open, message, "end it with `}`");
+    }
+
+    /// Compares the closing brace, which is next, with the line of the opening one.
+    pub(super) fn check_indentation(&mut self, open: Span) {
+        if self.suspect.is_none() && self.next.starts_line {
+            let text = self.report.source().text.as_str();
+            if indentation(text, open.start) != indentation(text, self.next.span.start) {
+                self.suspect = Some(open);
+            }
         }
     }
 
@@ -120,12 +139,20 @@ impl<'p, 's> Parser<'p, 's> {
         if !self.descend(open) {
             return Value::new(Kind::Invalid, open);
         }
+        let before = self.report.errors();
         let mut items = Vec::new();
         let end = loop {
             match self.next.token {
                 Token::CloseBracket => break self.bump().span,
                 Token::End | Token::CloseBrace => {
                     self.unbalanced(open, "this list is not closed", "end it with `]`");
+                    break open;
+                }
+                // An attribute on the next line: only the bracket is missing.
+                Token::Name(_) if self.begins_attribute() => {
+                    if self.report.errors() == before {
+                        self.syntax(open, "this list is not closed").help("end it with `]`");
+                    }
                     break open;
                 }
                 _ => items.push(self.list_item()),
@@ -144,6 +171,7 @@ impl<'p, 's> Parser<'p, 's> {
                 self.bump();
             }
             Token::CloseBracket | Token::CloseBrace | Token::End => {}
+            Token::Name(_) if self.begins_attribute() => {}
             _ => {
                 if self.report.errors() == before {
                     self.syntax(self.next.span, "expected `,` or `]` in this list");
@@ -154,8 +182,18 @@ impl<'p, 's> Parser<'p, 's> {
         item
     }
 
+    /// Whether the next token, inside a list of HCL, can only be the key of an attribute after it.
+    fn begins_attribute(&self) -> bool {
+        let is_word = |name: &str| matches!(name, "true" | "false");
+        self.lexer.notation == Notation::Hcl
+            && self.next.starts_line
+            && matches!(&self.next.token, Token::Name(name) if !is_word(name))
+    }
+
     fn skip_to_list_end(&mut self) {
-        while !matches!(self.next.token, Token::CloseBracket | Token::CloseBrace | Token::End) {
+        while !matches!(self.next.token, Token::CloseBracket | Token::CloseBrace | Token::End)
+            && !self.begins_attribute()
+        {
             if self.at(&Token::Comma) {
                 self.bump();
                 return;
@@ -189,4 +227,13 @@ impl<'p, 's> Parser<'p, 's> {
             }
         }
     }
+}
+
+/// The white space at the beginning of the line that holds a byte offset.
+fn indentation(text: &str, at: usize) -> &str {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.rfind('\n').map_or(0, |end| end + 1);
+    let rest = text.get(line..).unwrap_or_default();
+    let end = rest.find(|c| c != ' ' && c != '\t').unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default()
 }

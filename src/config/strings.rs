@@ -137,6 +137,7 @@ impl Lexer<'_> {
         match self.heredoc_lines(mark) {
             Some((lines, closing)) => Token::Text(join_heredoc(&lines, closing, indented)),
             None => {
+                self.cut_short = true;
                 let message = format!("the heredoc is not closed by a line with only `{mark}`");
                 report.error(Code::Syntax, opening, message);
                 Token::Bad

@@ -80,11 +80,24 @@ impl Value {
         match self.kind {
             Kind::Null => "null",
             Kind::Bool(_) => "a boolean",
-            Kind::Int(_) | Kind::Float(_) => "a number",
+            Kind::Int(_) => "a number",
+            Kind::Float(_) => "a fraction",
             Kind::Text(_) => "a string",
             Kind::List(_) => "a list",
             Kind::Object(_) => "an object",
             Kind::Invalid => "not readable",
+        }
+    }
+
+    /// JSON's word for the type, as Go's errors use it.
+    pub(super) const fn json_type(&self) -> &'static str {
+        match self.kind {
+            Kind::Null | Kind::Invalid => "null",
+            Kind::Bool(_) => "bool",
+            Kind::Int(_) | Kind::Float(_) => "number",
+            Kind::Text(_) => "string",
+            Kind::List(_) => "array",
+            Kind::Object(_) => "object",
         }
     }
 

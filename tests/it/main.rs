@@ -7,6 +7,7 @@
 mod api;
 mod architecture;
 mod cli;
+mod config_corpus;
 mod connect_mode;
 mod http;
 mod plane;

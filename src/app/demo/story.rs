@@ -119,7 +119,11 @@ async fn reason_is_named(demo: &Demo) -> Result<(), String> {
     let names_it = |line: &str| {
         line.starts_with("weft_connections_closed_total{") && line.contains("reason=\"denied\"")
     };
-    if metrics.lines().any(names_it) { Ok(()) } else { Err("no closed connection is `denied`".to_owned()) }
+    if metrics.lines().any(names_it) {
+        Ok(())
+    } else {
+        Err("no closed connection is `denied`".to_owned())
+    }
 }
 
 async fn rule_is_named(http_api: SocketAddr) -> Result<(), String> {

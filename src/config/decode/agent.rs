@@ -46,14 +46,36 @@ pub struct AgentKeys {
     pub default_intention_policy: Option<Action>,
 }
 
+/// The agent keys while files are still being read.
+#[derive(Default)]
+pub(in crate::config) struct AgentDraft {
+    keys: AgentKeys,
+    acl_enabled: Option<bool>,
+    acl_default: Option<Action>,
+}
+
+impl AgentDraft {
+    /// The keys of all files. ACLs have no effect, but whoever denied by default there must not find
+    /// the mesh open.
+    pub(in crate::config) fn finish(self) -> AgentKeys {
+        let mut keys = self.keys;
+        if self.acl_enabled == Some(true) && keys.default_intention_policy.is_none() {
+            keys.default_intention_policy = self.acl_default;
+        }
+        keys
+    }
+}
+
 /// Checks the keys at the top of a file and takes over those of the agent; what the file does not
-/// say stays as it is in `agent`.
+/// say stays as it is in `draft`.
 pub(super) fn decode<'v>(
     report: &mut Report<'_>,
     root: &'v Value,
-    agent: &mut AgentKeys,
+    draft: &mut AgentDraft,
 ) -> Option<Fields<'v>> {
     let fields = Fields::open(report, &TOP, "configuration", root)?;
+    acl(report, &fields, draft);
+    let agent = &mut draft.keys;
     set(&mut agent.datacenter, fields.parsed(report, "datacenter", datacenter));
     set(&mut agent.node_name, fields.parsed(report, "node_name", NodeName::new));
     set(&mut agent.data_dir, fields.parsed(report, "data_dir", path));
@@ -62,8 +84,6 @@ pub(super) fn decode<'v>(
     set(&mut agent.advertise_addr, fields.parsed(report, "advertise_addr", ip_address));
     ports(report, &fields, agent);
     addresses(report, &fields, agent);
-    let policy = acl_default(report, &fields);
-    set(&mut agent.default_intention_policy, policy);
     let policy = fields.parsed(report, "default_intention_policy", action);
     set(&mut agent.default_intention_policy, policy);
     Some(fields)
@@ -100,18 +120,17 @@ fn addresses(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys
     set(&mut agent.dns_address, addresses.parsed(report, "dns", ip_address));
 }
 
-/// ACLs have no effect, but whoever denied by default there must not find the mesh open here.
-fn acl_default(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<Action> {
-    let entry = fields.object(report, "acl")?;
-    let acl = Fields::open(report, &ACL, &entry.key, &entry.value)?;
-    let policy = acl.parsed(report, "default_policy", acl_policy);
-    if !acl.boolean(report, "enabled").unwrap_or_default() {
-        return None;
+fn acl(report: &mut Report<'_>, fields: &Fields<'_>, draft: &mut AgentDraft) {
+    let Some(entry) = fields.object(report, "acl") else { return };
+    let Some(acl) = Fields::open(report, &ACL, &entry.key, &entry.value) else { return };
+    set(&mut draft.acl_default, acl.parsed(report, "default_policy", acl_policy));
+    let enabled = acl.boolean(report, "enabled");
+    set(&mut draft.acl_enabled, enabled);
+    if enabled == Some(true) {
+        let message = "`acl` does not protect the HTTP API: there are no ACL tokens";
+        let fault = report.warning(Code::NoEffect, entry.key_span, message);
+        fault.help("its default policy still is the default of intentions; keep the API on loopback");
     }
-    let message = "`acl` does not protect the HTTP API: there are no ACL tokens";
-    let fault = report.warning(Code::NoEffect, entry.key_span, message);
-    fault.help("its default policy still is the default of intentions; keep the API on loopback");
-    policy
 }
 
 fn datacenter(text: &str) -> Result<String, String> {
@@ -157,7 +176,7 @@ fn action(text: &str) -> Result<Action, &'static str> {
 fn acl_policy(text: &str) -> Result<Action, &'static str> {
     match text {
         "allow" => Ok(Action::Allow),
-        "deny" | "extend-cache" => Ok(Action::Deny),
+        "deny" => Ok(Action::Deny),
         _ => Err("`default_policy` must be \"allow\" or \"deny\""),
     }
 }

@@ -1,10 +1,12 @@
 //! Every key that Consul's agent knows at the top of a file, with what becomes of it here.
 
+use super::check::CHECK;
 use super::fields::{Reasons, Schema};
+use super::service::SERVICE;
 
-pub(super) const TOP: Schema = Schema {
-    what: "the configuration",
-    keys: &[
+pub(super) const TOP: Schema = Schema::of(
+    "the configuration",
+    &[
         "service",
         "services",
         "check",
@@ -20,53 +22,39 @@ pub(super) const TOP: Schema = Schema {
         "default_intention_policy",
         "acl",
     ],
-    refused: &[],
-    ignored: IGNORED,
-};
+)
+.ignoring(IGNORED)
+.containing(&[("service", SERVICE.keys), ("check", CHECK.keys)]);
 
-pub(super) const PORTS: Schema = Schema {
-    what: "ports",
-    keys: &["http", "grpc_tls", "dns"],
-    refused: &[],
-    ignored: &[
-        ("the HTTP API has no TLS of its own", &["https"]),
-        ("gRPC is always TLS; set `grpc_tls`", &["grpc"]),
-        ("servers speak to proxies over `grpc_tls` and to each other through the store", SERVER_PORTS),
-        ("sidecars listen on 21000 to 21255", &["sidecar_min_port", "sidecar_max_port"]),
-        ("no path is reachable without mutual TLS", &["expose_min_port", "expose_max_port"]),
-    ],
-};
+pub(super) const PORTS: Schema = Schema::of("ports", &["http", "grpc_tls", "dns"]).ignoring(&[
+    ("the HTTP API has no TLS of its own", &["https"]),
+    ("gRPC is always TLS; set `grpc_tls`", &["grpc"]),
+    ("servers speak to proxies over `grpc_tls` and to each other through the store", SERVER_PORTS),
+    ("sidecars listen on 21000 to 21255", &["sidecar_min_port", "sidecar_max_port"]),
+    ("no path is reachable without mutual TLS", &["expose_min_port", "expose_max_port"]),
+]);
 
 const SERVER_PORTS: &[&str] = &["server", "serf_lan", "serf_wan"];
 
-pub(super) const ADDRESSES: Schema = Schema {
-    what: "addresses",
-    keys: &["http", "grpc", "grpc_tls", "dns"],
-    refused: &[],
-    ignored: &[("the HTTP API has no TLS of its own", &["https"])],
-};
+pub(super) const ADDRESSES: Schema = Schema::of("addresses", &["http", "grpc", "grpc_tls", "dns"])
+    .ignoring(&[("the HTTP API has no TLS of its own", &["https"])]);
 
 const NO_TOKENS: &str = "there are no ACL tokens";
 
-pub(super) const ACL: Schema = Schema {
-    what: "acl",
-    keys: &["enabled", "default_policy"],
-    refused: &[],
-    ignored: &[(
-        NO_TOKENS,
-        &[
-            "tokens",
-            "down_policy",
-            "enable_key_list_policy",
-            "enable_token_persistence",
-            "enable_token_replication",
-            "managed_service_provider",
-            "policy_ttl",
-            "role_ttl",
-            "token_ttl",
-        ],
-    )],
-};
+pub(super) const ACL: Schema = Schema::of("acl", &["enabled", "default_policy"]).ignoring(&[(
+    NO_TOKENS,
+    &[
+        "tokens",
+        "down_policy",
+        "enable_key_list_policy",
+        "enable_token_persistence",
+        "enable_token_replication",
+        "managed_service_provider",
+        "policy_ttl",
+        "role_ttl",
+        "token_ttl",
+    ],
+)]);
 
 const IGNORED: Reasons = &[
     ("the role is chosen by the command: `weft server`", &["server", "bootstrap", "bootstrap_expect"]),

@@ -19,9 +19,9 @@ const MIN_DEREGISTER: Duration = Duration::from_secs(60);
 const NOT_RUN: &str = "checks of this kind are not run here, and leaving one out would hide a failure; \
                        use http, tcp, grpc, ttl or alias";
 
-const CHECK: Schema = Schema {
-    what: "check",
-    keys: &[
+pub(super) const CHECK: Schema = Schema::of(
+    "check",
+    &[
         "id",
         "check_id",
         "name",
@@ -51,22 +51,19 @@ const CHECK: Schema = Schema {
         "namespace",
         "partition",
     ],
-    refused: &[
-        (NOT_RUN, &["args", "script_args", "docker_container_id", "udp", "h2ping", "os_service"]),
-        (
-            "script checks were removed from Consul as well; use http, tcp, grpc, ttl or alias",
-            &["script"],
-        ),
-        ("a TCP check does not speak TLS here; use http or grpc", &["tcp_use_tls"]),
-        ("the certificate is checked against the host of the URL", &["tls_server_name"]),
-        ("an alias follows a service of its own node", &["alias_node"]),
-    ],
-    ignored: &[
-        ("a check goes from passing to critical", &["failures_before_warning"]),
-        ("4096 bytes of output are kept", &["output_max_size"]),
-        ("there are no ACL tokens", &["token"]),
-    ],
-};
+)
+.refusing(&[
+    (NOT_RUN, &["args", "script_args", "docker_container_id", "udp", "h2ping", "os_service"]),
+    ("script checks were removed from Consul as well; use http, tcp, grpc, ttl or alias", &["script"]),
+    ("a TCP check does not speak TLS here; use http or grpc", &["tcp_use_tls"]),
+    ("the certificate is checked against the host of the URL", &["tls_server_name"]),
+    ("an alias follows a service of its own node", &["alias_node"]),
+])
+.ignoring(&[
+    ("a check goes from passing to critical", &["failures_before_warning"]),
+    ("4096 bytes of output are kept", &["output_max_size"]),
+    ("there are no ACL tokens", &["token"]),
+]);
 
 /// Whom a check is about, which gives it its default id and name (surface 4.3).
 #[derive(Clone, Copy)]
@@ -182,7 +179,7 @@ fn kind(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
         // Already reported as not supported, or the value was faulty.
         [] if REFUSED.iter().any(given) || fields.is_damaged(&KINDS) => None,
         [] => {
-            let message = "this check says not how to check";
+            let message = "this check does not say what to check";
             let fault = report.missing(fields.span, message);
             fault.help("give one of `http`, `tcp`, `grpc`, `ttl` or `alias_service`");
             fault.consul("Invalid check: TTL must be > 0 for TTL checks");

@@ -10,19 +10,48 @@ use crate::config::report::Report;
 use crate::config::value::{Entry, Form, Kind, Span, Value};
 use crate::model::duration;
 
-/// Keys that share one reason.
+/// A longer key is not repeated in a message.
+const MAX_SHOWN_KEY_BYTES: usize = 64;
+
+/// Keys that share one reason. After `; ` a reason says what to do instead.
 pub(super) type Reasons = &'static [(&'static str, &'static [&'static str])];
 
 /// The keys that may stand in an object, in snake case.
 pub(super) struct Schema {
-    /// What the object is called in messages.
-    pub(super) what: &'static str,
+    what: &'static str,
     pub(super) keys: &'static [&'static str],
-    /// Known to Consul, and an error here unless unset: without them something would be let in,
-    /// sent elsewhere or not be checked.
-    pub(super) refused: Reasons,
-    /// Known to Consul, and a warning here unless unset: nothing safe depends on them.
-    pub(super) ignored: Reasons,
+    refused: Reasons,
+    ignored: Reasons,
+    inside: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl Schema {
+    /// An object, called `what` in messages, with the keys it may have.
+    pub(super) const fn of(what: &'static str, keys: &'static [&'static str]) -> Self {
+        Self { what, keys, refused: &[], ignored: &[], inside: &[] }
+    }
+
+    /// Keys known to Consul that are an error here unless unset: without them something would be let
+    /// in, sent elsewhere or not be checked.
+    pub(super) const fn refusing(mut self, refused: Reasons) -> Self {
+        self.refused = refused;
+        self
+    }
+
+    /// Keys known to Consul that are a warning here unless unset: nothing safe depends on them.
+    pub(super) const fn ignoring(mut self, ignored: Reasons) -> Self {
+        self.ignored = ignored;
+        self
+    }
+
+    /// Blocks inside this object and their keys, to point at when one is found outside.
+    pub(super) const fn containing(
+        mut self,
+        inside: &'static [(&'static str, &'static [&'static str])],
+    ) -> Self {
+        self.inside = inside;
+        self
+    }
 }
 
 /// The entries of an object whose keys are checked.
@@ -71,6 +100,11 @@ impl<'v> Fields<'v> {
     pub(super) fn all(&self, key: &'static str) -> impl Iterator<Item = &'v Entry> {
         let said = |entry: &&Entry| !matches!(entry.value.kind, Kind::Null | Kind::Invalid);
         self.entries.iter().filter(move |entry| is_key(&entry.key, key)).filter(said)
+    }
+
+    /// Whether the object is the label of a block, which is reported.
+    pub(super) fn is_labelled(&self) -> bool {
+        self.entries.iter().any(|entry| entry.form == Form::Label)
     }
 
     /// Whether one of the keys has a value that could not be read.
@@ -268,12 +302,18 @@ pub(super) fn wrong_type(report: &mut Report<'_>, key: &str, value: &Value, want
     if value.kind == Kind::Invalid {
         return;
     }
-    let noun = value.noun();
-    let fault = report.error(Code::Type, value.span, format!("`{key}` must be {wanted}, not {noun}"));
-    let go = if wanted == "a number" { "int" } else { "string" };
-    let bare = noun.rsplit(' ').next().unwrap_or(noun);
+    let message = format!("`{}` must be {wanted}, not {}", key.escape_debug(), value.noun());
+    let fault = report.error(Code::Type, value.span, message);
+    let go_type = match wanted {
+        "a number" => "int",
+        "`true` or `false`" => "bool",
+        "a list of strings" => "[]string",
+        "an object" => "map[string]interface {}",
+        _ => "string",
+    };
     fault.consul(format!(
-        "Request decode failed: json: cannot unmarshal {bare} into Go struct field .{key} of type {go}"
+        "Request decode failed: json: cannot unmarshal {} into Go struct field .{key} of type {go_type}",
+        value.json_type(),
     ));
     match (&value.kind, wanted) {
         (Kind::Text(text), "a number") if text.parse::<i64>().is_ok() => fault.help("remove the quotes"),
@@ -299,33 +339,40 @@ fn check_key(report: &mut Report<'_>, schema: &Schema, entry: &Entry) {
     if schema.keys.iter().any(|known| is_key(key, known)) {
         return;
     }
-    if let Some(reason) = reason_of(schema.refused, key) {
-        if !entry.value.is_unset() {
-            let message = format!("`{key}` in {what} is not supported: {reason}");
-            report.error(Code::Unsupported, span, message);
+    let (reason, fault) = match (reason_of(schema.refused, key), reason_of(schema.ignored, key)) {
+        (None, None) => return unknown_key(report, schema, key, span),
+        _ if entry.value.is_unset() => return,
+        (Some(reason), _) => {
+            let message = format!("`{key}` in {what} is not supported: {}", why(reason));
+            (reason, report.error(Code::Unsupported, span, message))
         }
-        return;
-    }
-    if let Some(reason) = reason_of(schema.ignored, key) {
-        if !entry.value.is_unset() {
-            let message = format!("`{key}` in {what} has no effect: {reason}");
-            report.warning(Code::NoEffect, span, message);
+        (None, Some(reason)) => {
+            let message = format!("`{key}` in {what} has no effect: {}", why(reason));
+            (reason, report.warning(Code::NoEffect, span, message))
         }
-        return;
-    }
-    unknown_key(report, schema, key, span);
+    };
+    fault.help = reason.split_once("; ").map(|(_, instead)| instead.to_owned());
+}
+
+fn why(reason: &str) -> &str {
+    reason.split_once("; ").map_or(reason, |(why, _)| why)
 }
 
 fn unknown_key(report: &mut Report<'_>, schema: &Schema, key: &str, span: Span) {
-    let near = if report.is_full() { None } else { suggest(key, schema.keys) };
-    let shown = if key.len() > 64 { "…" } else { key };
-    let fault = report.error(
-        Code::UnknownKey,
-        span,
-        format!("unknown key `{}` in {}", shown.escape_debug(), schema.what),
-    );
+    if report.is_full() {
+        report.error(Code::UnknownKey, span, String::new());
+        return;
+    }
+    let belongs = |keys: &[&str]| keys.iter().any(|known| is_key(key, known));
+    let inside = schema.inside.iter().find(|(_, keys)| belongs(keys)).map(|(block, _)| *block);
+    let near = suggest(key, schema.keys);
+    let shown = if key.len() > MAX_SHOWN_KEY_BYTES { "…" } else { key };
+    let message = format!("unknown key `{}` in {}", shown.escape_debug(), schema.what);
+    let fault = report.error(Code::UnknownKey, span, message);
     fault.consul(format!("Request decode failed: json: unknown field {shown:?}"));
-    if let Some(near) = near {
+    if let Some(block) = inside {
+        fault.help(format!("it belongs into a `{block}` block"));
+    } else if let Some(near) = near {
         fault.help(format!("did you mean `{near}`?"));
     }
 }

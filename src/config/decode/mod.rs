@@ -24,6 +24,7 @@ use super::report::Report;
 use super::value::{Kind, Span, Value};
 use crate::model::{CheckDefinition, Definition};
 
+pub(super) use agent::AgentDraft;
 pub use agent::{AgentKeys, PortSetting};
 
 /// Where something was defined first.
@@ -64,7 +65,7 @@ pub(super) struct Attached {
 }
 
 /// Decodes a file into its definitions and, over what earlier files said, `agent`.
-pub(super) fn file(cx: &mut Context<'_, '_>, root: &Value, agent: &mut AgentKeys) -> File {
+pub(super) fn file(cx: &mut Context<'_, '_>, root: &Value, agent: &mut AgentDraft) -> File {
     let mut found = File::default();
     let Some(fields) = agent::decode(cx.report, root, agent) else { return found };
     for value in single_and_list(cx.report, &fields, "service", "services") {

@@ -14,9 +14,9 @@ use crate::model::{InstanceId, ProxySpec, ServiceName, Upstream};
 /// Where a proxy looks for its application unless told.
 const LOCAL_ADDRESS: &str = "127.0.0.1";
 
-const PROXY: Schema = Schema {
-    what: "proxy",
-    keys: &[
+pub(super) const PROXY: Schema = Schema::of(
+    "proxy",
+    &[
         "upstreams",
         "config",
         "local_service_address",
@@ -26,21 +26,22 @@ const PROXY: Schema = Schema {
         "mode",
         "mesh_gateway",
     ],
-    refused: &[
-        ("the application is reached over TCP", &["local_service_socket_path"]),
-        (
-            "traffic is not captured; applications connect to the local ports of `upstreams`",
-            &["transparent_proxy"],
-        ),
-        ("no path is reachable without mutual TLS", &["expose"]),
-        ("there is no Envoy to extend", &["envoy_extensions"]),
-    ],
-    ignored: &[("the access log is set up where the proxy is started", &["access_logs"])],
-};
+)
+.refusing(&[
+    ("the application is reached over TCP", &["local_service_socket_path"]),
+    (
+        "traffic is not captured; applications connect to the local ports of `upstreams`",
+        &["transparent_proxy"],
+    ),
+    ("no path is reachable without mutual TLS", &["expose"]),
+    ("there is no Envoy to extend", &["envoy_extensions"]),
+])
+.ignoring(&[("the access log is set up where the proxy is started", &["access_logs"])])
+.containing(&[("upstreams", UPSTREAM.keys)]);
 
-const UPSTREAM: Schema = Schema {
-    what: "upstream",
-    keys: &[
+const UPSTREAM: Schema = Schema::of(
+    "upstream",
+    &[
         "destination_name",
         "local_bind_port",
         "local_bind_address",
@@ -53,16 +54,14 @@ const UPSTREAM: Schema = Schema {
         // Sent back by clients that read a registration before they write it.
         "centrally_configured",
     ],
-    refused: &[
-        ("an upstream listens on a TCP port", &["local_bind_socket_path", "local_bind_socket_mode"]),
-        ("there is no peering", &["destination_peer"]),
-        ("a service has one port", &["destination_port"]),
-    ],
-    ignored: &[],
-};
+)
+.refusing(&[
+    ("an upstream listens on a TCP port", &["local_bind_socket_path", "local_bind_socket_mode"]),
+    ("there is no peering", &["destination_peer"]),
+    ("a service has one port", &["destination_port"]),
+]);
 
-const MESH_GATEWAY: Schema =
-    Schema { what: "mesh_gateway", keys: &["mode"], refused: &[], ignored: &[] };
+const MESH_GATEWAY: Schema = Schema::of("mesh_gateway", &["mode"]);
 
 /// What a `proxy` object says, as far as both kinds of registration share it.
 #[derive(Default)]
@@ -225,6 +224,8 @@ fn destination(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<ServiceNa
 fn bind_port(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<u16> {
     const CONSUL: &str = "1 error occurred:\n\t* upstream local bind port cannot be zero\n\n";
     match fields.all("local_bind_port").last() {
+        // Refused, and so has had its word.
+        None if fields.all("local_bind_socket_path").next().is_some() => None,
         None => {
             let fault = report.missing(fields.span, "this upstream has no `local_bind_port`");
             fault.help("choose the port the application connects to").consul(CONSUL);

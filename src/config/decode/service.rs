@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::Context;
-use super::check::{self, Subject};
+use super::check::{self, CHECK, Subject};
 use super::fields::{Fields, Reasons, Schema, text_of};
-use super::{proxy, sidecar};
+use super::proxy::{self, PROXY};
+use super::sidecar;
 use crate::config::diagnostic::Code;
 use crate::config::report::Report;
 use crate::config::value::{Entry, Span, Value};
@@ -32,9 +33,9 @@ pub(super) const HINTS: Reasons = &[
     ("instances are not chosen by locality", &["locality"]),
 ];
 
-const SERVICE: Schema = Schema {
-    what: "service",
-    keys: &[
+pub(super) const SERVICE: Schema = Schema::of(
+    "service",
+    &[
         "name",
         "id",
         "port",
@@ -52,25 +53,19 @@ const SERVICE: Schema = Schema {
         "namespace",
         "partition",
     ],
-    refused: ONE_PORT,
-    ignored: HINTS,
-};
+)
+.refusing(ONE_PORT)
+.ignoring(HINTS)
+.containing(&[("check", CHECK.keys), ("connect", CONNECT.keys), ("proxy", PROXY.keys)]);
 
-const CONNECT: Schema = Schema {
-    what: "connect",
-    keys: &["native", "sidecar_service"],
-    refused: &[(
-        "proxies that the agent starts were removed from Consul as well; use `sidecar_service`",
-        &["proxy"],
-    )],
-    ignored: &[],
-};
+const CONNECT: Schema = Schema::of("connect", &["native", "sidecar_service"]).refusing(&[(
+    "proxies that the agent starts were removed from Consul as well; use `sidecar_service`",
+    &["proxy"],
+)]);
 
-const WEIGHTS: Schema =
-    Schema { what: "weights", keys: &["passing", "warning"], refused: &[], ignored: &[] };
+const WEIGHTS: Schema = Schema::of("weights", &["passing", "warning"]);
 
-const TAGGED: Schema =
-    Schema { what: "tagged address", keys: &["address", "port"], refused: &[], ignored: &[] };
+const TAGGED: Schema = Schema::of("tagged address", &["address", "port"]);
 
 /// Decodes a service; `None` when anything in it is an error.
 pub(super) fn decode(cx: &mut Context<'_, '_>, value: &Value) -> Option<Definition> {
@@ -110,7 +105,7 @@ pub(super) fn decode(cx: &mut Context<'_, '_>, value: &Value) -> Option<Definiti
 fn name(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<ServiceName> {
     let given = fields.text_entry(report, "name").filter(|(name, _)| !name.is_empty());
     let Some((text, span)) = given else {
-        if fields.all("name").all(|entry| entry.value.is_unset()) {
+        if fields.all("name").all(|entry| entry.value.is_unset()) && !fields.is_labelled() {
             let fault = report.missing(fields.span, "this service has no `name`");
             fault.help("add one: name = \"web\"").consul("Missing service name");
         }
@@ -119,7 +114,7 @@ fn name(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<ServiceName> {
     let name = named(report, span, ServiceName::new(text))?;
     if !is_dns_label(text) {
         report
-            .warning(Code::Adjusted, span, "this service cannot be found by DNS")
+            .warning(Code::Adjusted, span, "this name is not a DNS label, and some resolvers refuse it")
             .help("use letters, digits and hyphens, at most 63");
     }
     Some(name)
@@ -226,16 +221,17 @@ pub(super) fn address(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<St
 }
 
 fn check_address(report: &mut Report<'_>, text: &str, span: Span) -> bool {
-    let message = match text {
-        "0.0.0.0" | "::" | "[::]" => "`address` cannot be a wildcard: others connect to it",
-        _ if text.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-            "`address` must be an IP address or a host name"
-        }
-        _ => return true,
-    };
-    let fault = report.error(Code::Value, span, message);
-    fault.help("leave it out for the node's own address").consul("Invalid service address");
-    false
+    if matches!(text, "0.0.0.0" | "::" | "[::]") {
+        let fault =
+            report.error(Code::Value, span, "`address` cannot be a wildcard: others connect to it");
+        fault.help("leave it out for the node's own address").consul("Invalid service address");
+        return false;
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        report.error(Code::Value, span, "`address` must be an IP address or a host name");
+        return false;
+    }
+    true
 }
 
 /// String pairs within Consul's limits.
@@ -288,10 +284,11 @@ pub(super) fn weights(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<We
     let number = |(value, span): (i64, Span)| u32::try_from(value).ok().map(|value| (value, span));
     let defaults = Weights::default();
     let errors = report.errors();
-    let passing = weights.integer(report, "passing", i64::MIN..=*WEIGHT.end());
+    let passing = weights.integer(report, "passing", i64::MIN..=i64::MAX);
     let warning = weights.integer(report, "warning", WEIGHT).and_then(number);
-    if let Some((_, span)) = passing.filter(|(value, _)| *value <= 0) {
-        let fault = report.error(Code::Value, span, "`passing` must be more than zero");
+    if let Some((_, span)) = passing.filter(|(value, _)| *value == 0 || !WEIGHT.contains(value)) {
+        let message = format!("`passing` must be from 1 to {}", WEIGHT.end());
+        let fault = report.error(Code::Value, span, message);
         fault.consul("Invalid Weights: Passing must be greater than 0");
     }
     let passing = passing.and_then(number);

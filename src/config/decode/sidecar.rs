@@ -1,17 +1,18 @@
 //! `connect.sidecar_service`: what may be said about the sidecar of a service (surface 15.1).
 
 use super::Context;
-use super::check::{self, Subject};
+use super::check::{self, CHECK, Subject};
 use super::fields::{Fields, Schema};
-use super::{proxy, service};
+use super::proxy::{self, PROXY};
+use super::service;
 use crate::config::diagnostic::Code;
 use crate::config::report::Report;
 use crate::config::value::{Entry, Kind};
 use crate::model::{ServiceName, Sidecar};
 
-const SIDECAR: Schema = Schema {
-    what: "sidecar_service",
-    keys: &[
+const SIDECAR: Schema = Schema::of(
+    "sidecar_service",
+    &[
         "name",
         "port",
         "address",
@@ -28,13 +29,14 @@ const SIDECAR: Schema = Schema {
         "connect",
         "kind",
     ],
-    refused: &[
-        ("an instance is reached at one TCP port", &["socket_path", "ports"]),
-        ("a sidecar has one address", &["tagged_addresses"]),
-        ("the tags of a sidecar belong to its service", &["enable_tag_override"]),
-    ],
-    ignored: service::HINTS,
-};
+)
+.refusing(&[
+    ("an instance is reached at one TCP port", &["socket_path", "ports"]),
+    ("a sidecar has one address", &["tagged_addresses"]),
+    ("the tags of a sidecar belong to its service", &["enable_tag_override"]),
+])
+.ignoring(service::HINTS)
+.containing(&[("check", CHECK.keys), ("proxy", PROXY.keys)]);
 
 /// Decodes the sidecar of `parent`.
 pub(super) fn decode(cx: &mut Context<'_, '_>, entry: &Entry, parent: Subject<'_>) -> Option<Sidecar> {
