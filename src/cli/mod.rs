@@ -1,6 +1,6 @@
 //! The command line: one file per command, each a thin layer over the library and the HTTP API.
 //!
-//! Data goes to stdout, everything else to stderr. Client commands gather a [`Report`] and print it
+//! Data goes to stdout, everything else to stderr. Client commands gather a `Report` and print it
 //! once, as a table or as one JSON value; errors are three lines. No command but the processes starts
 //! more than a single-threaded runtime, and those that need no server start none.
 
