@@ -139,5 +139,5 @@ impl Link {
 /// Waits for the end of the agent's life.
 async fn leaving(life: &mut watch::Receiver<Life>) {
     // An agent that is gone has left, too.
-    let _ = life.wait_for(|life| *life == Life::Leaving).await;
+    let _gone = life.wait_for(|life| *life == Life::Leaving).await;
 }

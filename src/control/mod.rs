@@ -172,7 +172,7 @@ impl Bound {
 
 /// Waits for the server to shut down, or to be gone altogether.
 async fn stopping(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+    let _gone = stop.wait_for(|stop| *stop).await;
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
