@@ -7,6 +7,7 @@ mod architecture;
 mod cli;
 mod config_corpus;
 mod connect_mode;
+mod control;
 mod http;
 mod plane;
 mod tunnel;
