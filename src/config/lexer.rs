@@ -193,7 +193,7 @@ fn parse_number(text: &str, notation: Notation) -> Result<Token, &'static str> {
     }
     if digits.len() > 1
         && digits.starts_with('0')
-        && digits.bytes().nth(1).is_some_and(|b| b.is_ascii_digit())
+        && digits.as_bytes().get(1).is_some_and(u8::is_ascii_digit)
     {
         return Err("leave out the leading zero");
     }

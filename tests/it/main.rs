@@ -1,6 +1,13 @@
 //! All integration tests link once, as one program.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "in helpers of tests as in tests: a fault ends the test, and nobody else links this"
+)]
+#![allow(unreachable_pub, reason = "a program of tests has no outside")]
+#![allow(clippy::cast_possible_truncation, reason = "patterns of bytes are cut on purpose")]
 
 mod api;
 mod architecture;
