@@ -61,10 +61,8 @@ async fn connect(
     if local_only && !address.ip().to_canonical().is_loopback() {
         return Err(Fault::TokenNeeded { server: server.to_owned() });
     }
-    TlsConnector::from(config).connect(tls::no_server_name(), tcp).await.map_err(|source| {
-        let reason = tls::reason_of_io(&source);
-        Fault::Tls { server: server.to_owned(), reason, source }
-    })
+    let connected = TlsConnector::from(config).connect(tls::no_server_name(), tcp).await;
+    connected.map_err(|error| Fault::of_handshake(server, error))
 }
 
 fn endpoint() -> Endpoint {

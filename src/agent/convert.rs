@@ -29,11 +29,11 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    fn new(resource: String, reason: impl ToString) -> Self {
+    fn new(resource: String, reason: &impl ToString) -> Self {
         Self { resource, reason: reason.to_string(), endpoint: None, instead: None }
     }
 
-    pub(super) fn bundle(reason: impl ToString) -> Self {
+    pub(super) fn bundle(reason: &impl ToString) -> Self {
         Self::new("bundle".to_owned(), reason)
     }
 }
@@ -60,14 +60,16 @@ pub(super) fn change(message: pb::Resource) -> Result<Change, Refused> {
             Ok(Change::IntentionGone { source, destination })
         }
         Some(Resource::DefaultAction(message)) => default_action(message),
-        Some(Resource::Bundle(message)) => bundle(message).map(Change::Bundle).map_err(Refused::bundle),
-        None => Err(Refused::new("unknown".to_owned(), "its kind is not known to this version")),
+        Some(Resource::Bundle(message)) => {
+            bundle(message).map(Change::Bundle).map_err(|reason| Refused::bundle(&reason))
+        }
+        None => Err(Refused::new("unknown".to_owned(), &"its kind is not known to this version")),
     }
 }
 
 fn service(message: &pb::ServiceState) -> Result<Change, Refused> {
     let name = ServiceName::new(&message.name)
-        .map_err(|error| Refused::new(format!("service {:?}", message.name), error))?;
+        .map_err(|error| Refused::new(format!("service {:?}", message.name), &error))?;
     Ok(Change::Service { name, exists: message.exists })
 }
 
@@ -114,7 +116,7 @@ fn intention(message: &pb::Intention) -> Result<Change, Refused> {
     let resource = format!("intention {source} {destination}");
     let reason = format!("{} is not an action; it denies", message.action);
     let instead = Change::Intention { source, destination, action: Action::Deny };
-    Err(Refused { instead: Some(Box::new(instead)), ..Refused::new(resource, reason) })
+    Err(Refused { instead: Some(Box::new(instead)), ..Refused::new(resource, &reason) })
 }
 
 fn default_action(message: pb::DefaultAction) -> Result<Change, Refused> {
@@ -123,7 +125,7 @@ fn default_action(message: pb::DefaultAction) -> Result<Change, Refused> {
     }
     let reason = format!("{} is not an action; it denies", message.action);
     let instead = Some(Box::new(Change::DefaultAction(Action::Deny)));
-    Err(Refused { instead, ..Refused::new("default_action".to_owned(), reason) })
+    Err(Refused { instead, ..Refused::new("default_action".to_owned(), &reason) })
 }
 
 const fn action(action: pb::Action) -> Option<Action> {
@@ -152,7 +154,7 @@ fn endpoint_name(
 ) -> Result<(ServiceName, EndpointId), Refused> {
     let read = || Ok((ServiceName::new(service)?, NodeName::new(node)?, InstanceId::new(instance)?));
     let (service, node, instance) = read().map_err(|error: crate::model::NameError| {
-        Refused::new(format!("{kind} {service:?} {node:?}/{instance:?}"), error)
+        Refused::new(format!("{kind} {service:?} {node:?}/{instance:?}"), &error)
     })?;
     Ok((service, EndpointId { node, instance }))
 }
@@ -160,7 +162,7 @@ fn endpoint_name(
 fn parties(kind: &str, source: &str, destination: &str) -> Result<(Party, Party), Refused> {
     let read = || Ok((Party::parse(source)?, Party::parse(destination)?));
     read().map_err(|error: crate::model::NameError| {
-        Refused::new(format!("{kind} {source:?} {destination:?}"), error)
+        Refused::new(format!("{kind} {source:?} {destination:?}"), &error)
     })
 }
 

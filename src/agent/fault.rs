@@ -16,8 +16,8 @@ pub(super) enum Fault {
     Unreachable { server: String, source: io::Error },
     #[error("control plane {server} did not answer within {limit:?}")]
     Timeout { server: String, limit: Duration },
-    #[error("TLS with control plane {server} failed ({reason}): {source}{}", advice(*.reason))]
-    Tls { server: String, reason: Reason, source: io::Error },
+    #[error("TLS with control plane {server} failed, {reason}: {cause}{}", advice(*.reason))]
+    Tls { server: String, reason: Reason, cause: String },
     #[error("the connection to control plane {server} broke: {cause}")]
     Broken { server: String, cause: String },
     #[error("control plane {server} refused: {}", .status.message())]
@@ -57,24 +57,36 @@ pub(super) enum CertificateFault {
 
 fn advice(reason: Reason) -> &'static str {
     match reason {
-        Reason::ClockSkew => "; the clock of this machine or of the server is wrong",
-        Reason::CertExpired => "; renew it, or set the clock of this machine if that is ahead",
+        Reason::ClockSkew => "; this machine's clock is behind the server's (clock_skew)",
+        Reason::CertExpired => "; unless it was not renewed, this machine's clock is ahead (clock_skew)",
         _ => "",
     }
 }
 
 impl Fault {
-    /// What a call came to. A status without a message from the server is a broken connection.
+    /// What a call came to. A status that the server did not send is a broken connection.
     pub(super) fn of_call(server: &str, status: Status) -> Self {
-        let server = server.to_owned();
-        if let Some(tls) = tls_error(&status) {
-            let reason = tls::reason_of(tls);
-            return Self::Tls { server, reason, source: io::Error::other(tls.clone()) };
+        if let Some(error) = tls_error(status.source()) {
+            return Self::of_tls(server, error);
         }
+        let server = server.to_owned();
         if status.source().is_some() {
             return Self::Broken { server, cause: status.message().to_owned() };
         }
         Self::Refused { server, status }
+    }
+
+    /// What a handshake came to.
+    pub(super) fn of_handshake(server: &str, error: io::Error) -> Self {
+        match tls_error(Some(&error)) {
+            Some(error) => Self::of_tls(server, error),
+            None => Self::Unreachable { server: server.to_owned(), source: error },
+        }
+    }
+
+    fn of_tls(server: &str, error: &rustls::Error) -> Self {
+        let cause = tls::rejection_of(error).map_or_else(|| error.to_string(), ToString::to_string);
+        Self::Tls { server: server.to_owned(), reason: tls::reason_of(error), cause }
     }
 
     /// An enrolment that no retry can mend.
@@ -94,15 +106,12 @@ impl Fault {
 }
 
 /// The TLS error at the bottom of a transport error, such as a refused client certificate.
-fn tls_error(status: &Status) -> Option<&rustls::Error> {
-    let mut cause = status.source();
+fn tls_error<'a>(mut cause: Option<&'a (dyn Error + 'static)>) -> Option<&'a rustls::Error> {
     while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref() {
-            return Some(tls);
-        }
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref()) {
-            return Some(tls);
+        let inner = inner.and_then(|inner| inner.downcast_ref());
+        if let Some(found) = error.downcast_ref().or(inner) {
+            return Some(found);
         }
         cause = error.source();
     }

@@ -154,7 +154,7 @@ impl Agent {
         let agent = |tasks| Self { handle, failure, life: life_sink, progress, _tasks: tasks };
         let Some(instance) = application(&settings) else {
             // The queue is empty and has room.
-            let _known = failed.try_send(missing(&settings));
+            let _taken = failed.try_send(missing(&settings));
             return agent(tasks);
         };
 
@@ -172,7 +172,7 @@ impl Agent {
         tasks.spawn(async move {
             let fault = credentials.run().await;
             // Only the first failure is read.
-            let _known = enrolment_failed.try_send(AgentError::Enrolment(fault.to_string()));
+            let _read = enrolment_failed.try_send(AgentError::Enrolment(fault.to_string()));
         });
         let link = Link {
             profile: Profile { registrations, upstreams, process: random_name() },
@@ -189,7 +189,7 @@ impl Agent {
         };
         tasks.spawn(async move {
             if let Err(fault) = link.run().await {
-                let _known = failed.try_send(AgentError::Registration(fault.to_string()));
+                let _read = failed.try_send(AgentError::Registration(fault.to_string()));
             }
         });
         agent(tasks)

@@ -137,13 +137,13 @@ impl Receiver {
             if let Change::Bundle(bundle) = &change
                 && let Err(reason) = accept(bundle)
             {
-                refused.push(Refused::bundle(reason));
+                refused.push(Refused::bundle(&reason));
                 continue;
             }
             next.apply(change);
         }
-        for change in refused.iter().filter_map(|one| one.instead.as_deref().cloned()) {
-            next.apply(change);
+        for change in refused.iter().filter_map(|one| one.instead.clone()) {
+            next.apply(*change);
         }
         if next.bundle.is_none() {
             next.bundle.clone_from(&self.held.bundle);

@@ -128,6 +128,7 @@ impl Catalog {
     ///
     /// # Errors
     /// `NoLease` when it does not exist or is being ended.
+    // Asynchronous because a store shared by several servers keeps its own leases.
     #[allow(clippy::unused_async, reason = "a shared store makes it wait")]
     pub async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, CatalogError> {
         let renewed = self.shared.deadlines().renew(lease, tokio::time::Instant::now());

@@ -8,7 +8,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::excerpt::Excerpt;
+use super::excerpt::{Excerpt, Source};
+use super::value::Span;
 
 /// Longest help that stands beside the caret; a longer one gets its own line.
 const MAX_INLINE_HELP_CHARS: usize = 44;
@@ -124,6 +125,24 @@ impl Diagnostic {
             help: None,
             consul: None,
             excerpt: None,
+        }
+    }
+
+    /// A fault at a place in a text.
+    pub(super) fn at(
+        source: &Source,
+        span: Span,
+        severity: Severity,
+        code: Code,
+        message: String,
+    ) -> Self {
+        let (place, excerpt) = source.show(span);
+        Self {
+            line: place.line,
+            column: place.column,
+            end_column: place.end_column,
+            excerpt: Some(excerpt),
+            ..Self::of_file(severity, code, &source.name, message)
         }
     }
 

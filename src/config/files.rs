@@ -30,13 +30,13 @@ pub(super) fn read_all(paths: &[PathBuf], faults: &mut Vec<Diagnostic>) -> Vec<T
         let files = match files_of(path) {
             Ok(files) => files,
             Err(fault) => {
-                faults.push(fault);
+                faults.push(*fault);
                 continue;
             }
         };
         for (file, notation) in files {
             if texts.len() >= MAX_FILES {
-                faults.push(error(
+                faults.push(*error(
                     Code::Limit,
                     path,
                     format!("more than {MAX_FILES} configuration files"),
@@ -45,7 +45,7 @@ pub(super) fn read_all(paths: &[PathBuf], faults: &mut Vec<Diagnostic>) -> Vec<T
             }
             match read(&file, notation) {
                 Ok(text) => texts.push(text),
-                Err(fault) => faults.push(fault),
+                Err(fault) => faults.push(*fault),
             }
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn read_all(paths: &[PathBuf], faults: &mut Vec<Diagnostic>) -> Vec<T
 }
 
 /// The configuration files a path stands for: itself, or what a directory holds.
-fn files_of(path: &Path) -> Result<Vec<(PathBuf, Notation)>, Diagnostic> {
+fn files_of(path: &Path) -> Result<Vec<(PathBuf, Notation)>, Box<Diagnostic>> {
     let meta = fs::metadata(path).map_err(|cause| cannot_read(path, &cause))?;
     if !meta.is_dir() {
         let Some(notation) = notation_of(path) else {
@@ -78,7 +78,7 @@ fn files_of(path: &Path) -> Result<Vec<(PathBuf, Notation)>, Diagnostic> {
     }
     if files.is_empty() {
         let message = "no .hcl or .json files in this directory".to_owned();
-        return Err(Diagnostic::of_file(Severity::Warning, Code::File, &name(path), message));
+        return Err(Box::new(Diagnostic::of_file(Severity::Warning, Code::File, &name(path), message)));
     }
     files.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(files)
@@ -92,7 +92,7 @@ fn notation_of(path: &Path) -> Option<Notation> {
     }
 }
 
-fn read(path: &Path, notation: Notation) -> Result<Text, Diagnostic> {
+fn read(path: &Path, notation: Notation) -> Result<Text, Box<Diagnostic>> {
     // Opening a pipe would wait for somebody to write to it.
     let meta = fs::metadata(path).map_err(|cause| cannot_read(path, &cause))?;
     if !meta.is_file() {
@@ -106,12 +106,12 @@ fn read(path: &Path, notation: Notation) -> Result<Text, Diagnostic> {
 }
 
 /// The text of a file: at most `MAX_FILE_BYTES` of UTF-8, perhaps after a byte order mark.
-pub(super) fn source(name: &str, bytes: &[u8]) -> Result<Source, Diagnostic> {
+pub(super) fn source(name: &str, bytes: &[u8]) -> Result<Source, Box<Diagnostic>> {
     if bytes.len() > MAX_FILE_BYTES {
         let message = format!("the file is longer than {MAX_FILE_BYTES} bytes");
         let mut fault = Diagnostic::of_file(Severity::Error, Code::Limit, name, message);
         fault.help("split it");
-        return Err(fault);
+        return Err(Box::new(fault));
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(Source::new(name, text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())),
@@ -119,20 +119,19 @@ pub(super) fn source(name: &str, bytes: &[u8]) -> Result<Source, Diagnostic> {
             // Up to the bad byte the lossy text is the text.
             let shown = Source::new(name, String::from_utf8_lossy(bytes).into_owned());
             let at = bad.valid_up_to();
-            let (place, excerpt) = shown.show(Span::new(at, at));
             let message = "the file is not UTF-8 text".to_owned();
-            Err(Diagnostic {
-                line: place.line,
-                column: place.column,
-                end_column: place.end_column,
-                excerpt: Some(excerpt),
-                ..Diagnostic::of_file(Severity::Error, Code::Limit, &shown.name, message)
-            })
+            Err(Box::new(Diagnostic::at(
+                &shown,
+                Span::new(at, at),
+                Severity::Error,
+                Code::Limit,
+                message,
+            )))
         }
     }
 }
 
-fn cannot_read(path: &Path, cause: &io::Error) -> Diagnostic {
+fn cannot_read(path: &Path, cause: &io::Error) -> Box<Diagnostic> {
     let mut fault = error(Code::File, path, format!("cannot read: {cause}"));
     fault.help(match cause.kind() {
         io::ErrorKind::NotFound => "check the path; it is taken from the working directory",
@@ -142,8 +141,8 @@ fn cannot_read(path: &Path, cause: &io::Error) -> Diagnostic {
     fault
 }
 
-fn error(code: Code, path: &Path, message: String) -> Diagnostic {
-    Diagnostic::of_file(Severity::Error, code, &name(path), message)
+fn error(code: Code, path: &Path, message: String) -> Box<Diagnostic> {
+    Box::new(Diagnostic::of_file(Severity::Error, code, &name(path), message))
 }
 
 fn name(path: &Path) -> String {

@@ -191,10 +191,7 @@ fn parse_number(text: &str, notation: Notation) -> Result<Token, &'static str> {
     if !is_decimal(digits) {
         return Err("put quotes around it");
     }
-    if digits.len() > 1
-        && digits.starts_with('0')
-        && digits.as_bytes().get(1).is_some_and(u8::is_ascii_digit)
-    {
+    if matches!(digits.as_bytes(), [b'0', b'0'..=b'9', ..]) {
         return Err("leave out the leading zero");
     }
     if digits.bytes().all(|b| b.is_ascii_digit()) {

@@ -24,12 +24,13 @@ mod strings;
 mod tests;
 mod value;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use self::decode::{AgentDraft, Attached, Claims, Context};
 use self::lexer::Notation;
 use self::parser::Parsed;
-use self::report::{Origin, Report};
+use self::report::{MAX_FAULTS, Origin, Report};
 use crate::model::{CheckDefinition, Definition};
 
 pub use self::decode::{AgentKeys, PortSetting};
@@ -82,7 +83,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
         loaded.diagnostics.extend(report.finish());
     }
     loaded.agent = agent.finish();
-    attach(&mut loaded, attached);
+    attach(&mut loaded, attached, &claims);
     loaded
 }
 
@@ -95,7 +96,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
 /// # Errors
 /// All faults, when there is an error among them.
 pub fn parse_definition_json(bytes: &[u8]) -> Result<Definition, Vec<Diagnostic>> {
-    let source = files::source(BODY, without_leading_comment(bytes)).map_err(|fault| vec![fault])?;
+    let source = files::source(BODY, without_leading_comment(bytes)).map_err(|fault| vec![*fault])?;
     let mut report = Report::new(&source, Origin::Api);
     let parsed = parse(&mut report, Notation::Json);
     let mut claims = Claims::default();
@@ -143,11 +144,30 @@ fn parse(report: &mut Report<'_>, notation: Notation) -> Parsed {
 }
 
 /// Gives the top-level checks that name a service to that service.
-fn attach(loaded: &mut Loaded, attached: Vec<Attached>) {
-    for Attached { service, check, otherwise } in attached {
-        match loaded.definitions.iter_mut().find(|definition| definition.id.as_str() == service) {
+fn attach(loaded: &mut Loaded, attached: Vec<Attached<'_>>, claims: &Claims<'_>) {
+    let ids = loaded.definitions.iter().enumerate();
+    let places: BTreeMap<String, usize> = ids.map(|(at, found)| (found.id.to_string(), at)).collect();
+    let faulty = !loaded.is_valid();
+    let mut orphans = 0;
+    for Attached { service, check, site } in attached {
+        let place = places.get(&service).and_then(|at| loaded.definitions.get_mut(*at));
+        match place {
             Some(definition) => definition.checks.push(check),
-            None => loaded.diagnostics.push(otherwise),
+            // The service is there, but was dropped for a fault that is reported.
+            None if faulty && claims.has_instance(&service) => {}
+            None if orphans < MAX_FAULTS => {
+                orphans += 1;
+                let message = format!("there is no service with the id `{}`", service.escape_debug());
+                let error = Severity::Error;
+                loaded.diagnostics.push(Diagnostic::at(
+                    site.source,
+                    site.span,
+                    error,
+                    Code::Value,
+                    message,
+                ));
+            }
+            None => {}
         }
     }
 }

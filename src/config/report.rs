@@ -84,24 +84,6 @@ impl<'s> Report<'s> {
         self.add(Severity::Warning, code, span, message.into())
     }
 
-    /// A diagnostic that is not reported yet; `push` does that.
-    pub(super) fn draft(
-        &self,
-        severity: Severity,
-        code: Code,
-        span: Span,
-        message: String,
-    ) -> Diagnostic {
-        let (place, excerpt) = self.source.show(span);
-        Diagnostic {
-            line: place.line,
-            column: place.column,
-            end_column: place.end_column,
-            excerpt: Some(excerpt),
-            ..Diagnostic::of_file(severity, code, &self.source.name, message)
-        }
-    }
-
     /// All faults in the order of the file.
     pub(super) fn finish(mut self) -> Vec<Diagnostic> {
         self.faults.sort_by_key(|fault| (fault.line, fault.column));
@@ -120,7 +102,7 @@ impl<'s> Report<'s> {
             self.left_out += 1;
             return &mut self.spare;
         }
-        let fault = self.draft(severity, code, span, message);
+        let fault = Diagnostic::at(self.source, span, severity, code, message);
         self.faults.push(fault);
         self.faults.last_mut().unwrap_or(&mut self.spare)
     }

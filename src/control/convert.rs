@@ -33,8 +33,8 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(field: impl Into<String>, reason: impl ToString) -> Self {
-        Self { field: field.into(), reason: reason.to_string() }
+    pub(super) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
     }
 }
 
@@ -132,7 +132,7 @@ fn proxy_spec(message: pb::Proxy, at: &str) -> Decoded<ProxySpec> {
     let destination: ServiceName = parsed(&message.destination, at, "destination")?;
     let id =
         if message.destination_id.is_empty() { destination.as_str() } else { &message.destination_id };
-    within(&format!("{at}.upstreams"), message.upstreams.len(), limits::MAX_UPSTREAMS)?;
+    within(format!("{at}.upstreams"), message.upstreams.len(), limits::MAX_UPSTREAMS)?;
     let upstreams = message
         .upstreams
         .into_iter()
@@ -235,27 +235,27 @@ pub(super) fn reports(messages: Vec<pb::CheckReport>) -> Decoded<Vec<CheckReport
 pub(super) fn services(names: &[String], field: &str) -> Decoded<BTreeSet<ServiceName>> {
     within(field, names.len(), limits::MAX_UPSTREAMS)?;
     let one = |(i, name): (usize, &String)| {
-        ServiceName::new(name).map_err(|error| Fault::new(format!("{field}[{i}]"), error))
+        ServiceName::new(name).map_err(|error| Fault::new(format!("{field}[{i}]"), error.to_string()))
     };
     names.iter().enumerate().map(one).collect()
 }
 
 /// One service name.
 pub(super) fn service(name: &str, field: &str) -> Decoded<ServiceName> {
-    ServiceName::new(name).map_err(|error| Fault::new(field, error))
+    ServiceName::new(name).map_err(|error| Fault::new(field, error.to_string()))
 }
 
 /// A node; empty means `default`, where there is one.
 pub(super) fn node_name(name: &str, field: &str, default: Option<&NodeName>) -> Decoded<NodeName> {
     match default {
         Some(default) if name.is_empty() => Ok(default.clone()),
-        _ => NodeName::new(name).map_err(|error| Fault::new(field, error)),
+        _ => NodeName::new(name).map_err(|error| Fault::new(field, error.to_string())),
     }
 }
 
 /// The id of an instance.
 pub(super) fn instance_id(id: &str, field: &str) -> Decoded<InstanceId> {
-    InstanceId::new(id).map_err(|error| Fault::new(field, error))
+    InstanceId::new(id).map_err(|error| Fault::new(field, error.to_string()))
 }
 
 /// A request for a certificate; its contents are the CA's to judge.
@@ -266,7 +266,7 @@ pub(super) fn csr(csr: &[u8]) -> Decoded<()> {
     within("csr", csr.len(), limits::MAX_CSR_BYTES)
 }
 
-pub(super) fn within(field: &str, found: usize, limit: usize) -> Decoded<()> {
+pub(super) fn within(field: impl Into<String>, found: usize, limit: usize) -> Decoded<()> {
     if found <= limit {
         return Ok(());
     }
@@ -284,7 +284,7 @@ fn distinct<'a>(field: &str, names: impl Iterator<Item = &'a str>) -> Decoded<()
 }
 
 fn parsed<T: std::str::FromStr<Err = NameError>>(text: &str, at: &str, field: &str) -> Decoded<T> {
-    text.parse().map_err(|error: NameError| Fault::new(format!("{at}.{field}"), error))
+    text.parse().map_err(|error: NameError| Fault::new(format!("{at}.{field}"), error.to_string()))
 }
 
 fn status(status: pb::CheckStatus) -> Option<CheckStatus> {
@@ -334,7 +334,7 @@ fn weights(passing: u32, warning: Option<u32>, at: &str) -> Decoded<Weights> {
 }
 
 fn text(text: String, field: String) -> Decoded<String> {
-    within(&field, text.len(), limits::MAX_TEXT_BYTES)?;
+    within(field, text.len(), limits::MAX_TEXT_BYTES)?;
     Ok(text)
 }
 

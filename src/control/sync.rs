@@ -63,7 +63,7 @@ pub(super) async fn run(
         Err(status) => {
             tracing::info!(peer = %peer.address, code = ?status.code(), cause = status.message(), "stream closed");
             // A client that does not read cannot be told.
-            let _gone = timeout(HELLO_TIMEOUT, outbound.send(Err(status))).await;
+            let _told = timeout(HELLO_TIMEOUT, outbound.send(Err(status))).await;
         }
     }
 }
@@ -436,7 +436,7 @@ async fn hold(context: &Context, registrations: Vec<Registration>) -> Result<Lea
         Ok(_) => Ok(lease),
         Err(error) => {
             // It holds nothing and would run out by itself.
-            let _expired = catalog.revoke_lease(lease).await;
+            let _revoked = catalog.revoke_lease(lease).await;
             Err(error)
         }
     }

@@ -1,5 +1,3 @@
-//! Resources of the control plane, well-formed and not.
-
 use proptest::prelude::*;
 
 use super::*;
@@ -80,7 +78,7 @@ proptest! {
         let health = pb::EndpointHealth { service: service.clone(), node, instance, status: number };
         let rule = pb::Intention { source: service, destination: String::new(), action: number };
         for resource in [Resource::Endpoint(endpoint), Resource::Health(health), Resource::Intention(rule)] {
-            let _either = change(pb::Resource { resource: Some(resource) });
+            let _whatever = change(pb::Resource { resource: Some(resource) });
         }
     }
 }

@@ -147,7 +147,7 @@ fn a_refused_bundle_leaves_the_old_one() {
     snapshot(&mut receiver, at(1, 1), vec![bundle(1)]);
     let refuse = |_: &Bundle| Err("no".to_owned());
     let applied = receiver.batch(delta(at(1, 2), vec![bundle(2)]), refuse).unwrap().unwrap();
-    assert_eq!(applied.refused, [Refused::bundle("no")]);
+    assert_eq!(applied.refused, [Refused::bundle(&"no")]);
     assert_eq!(applied.snapshot.bundle.as_ref().unwrap().version, 1);
     receiver.begin_snapshot();
     receiver.batch(piece(vec![bundle(3)]), refuse).unwrap();

@@ -18,7 +18,7 @@ mod suggest;
 
 use std::collections::BTreeMap;
 
-use super::diagnostic::{Code, Diagnostic, Severity};
+use super::diagnostic::Code;
 use super::excerpt::Source;
 use super::report::Report;
 use super::value::{Kind, Span, Value};
@@ -27,11 +27,11 @@ use crate::model::{CheckDefinition, Definition};
 pub(super) use agent::AgentDraft;
 pub use agent::{AgentKeys, PortSetting};
 
-/// Where something was defined first.
+/// A place in one of the files of a load.
 #[derive(Clone, Copy)]
-struct Site<'s> {
-    source: &'s Source,
-    span: Span,
+pub(super) struct Site<'s> {
+    pub(super) source: &'s Source,
+    pub(super) span: Span,
 }
 
 /// Ids that must be unique among all files of a load.
@@ -49,23 +49,23 @@ pub(super) struct Context<'c, 's> {
 
 /// What one file holds.
 #[derive(Default)]
-pub(super) struct File {
+pub(super) struct File<'s> {
     pub(super) definitions: Vec<Definition>,
     pub(super) node_checks: Vec<CheckDefinition>,
     /// Checks of services that may stand in another file.
-    pub(super) attached: Vec<Attached>,
+    pub(super) attached: Vec<Attached<'s>>,
 }
 
 /// A top-level check that names a service.
-pub(super) struct Attached {
+pub(super) struct Attached<'s> {
     pub(super) service: String,
     pub(super) check: CheckDefinition,
-    /// To be reported if there is no such service.
-    pub(super) otherwise: Diagnostic,
+    /// Where the service is named.
+    pub(super) site: Site<'s>,
 }
 
 /// Decodes a file into its definitions and, over what earlier files said, `agent`.
-pub(super) fn file(cx: &mut Context<'_, '_>, root: &Value, agent: &mut AgentDraft) -> File {
+pub(super) fn file<'s>(cx: &mut Context<'_, 's>, root: &Value, agent: &mut AgentDraft) -> File<'s> {
     let mut found = File::default();
     let Some(fields) = agent::decode(cx.report, root, agent) else { return found };
     for value in single_and_list(cx.report, &fields, "service", "services") {
@@ -77,9 +77,8 @@ pub(super) fn file(cx: &mut Context<'_, '_>, root: &Value, agent: &mut AgentDraf
             found.node_checks.push(check.definition);
             continue;
         };
-        let message = format!("there is no service with the id `{}`", service.escape_debug());
-        let otherwise = cx.report.draft(Severity::Error, Code::Value, span, message);
-        found.attached.push(Attached { service, check: check.definition, otherwise });
+        let site = Site { source: cx.report.source(), span };
+        found.attached.push(Attached { service, check: check.definition, site });
     }
     found
 }
@@ -128,6 +127,13 @@ fn single_and_list<'v>(
     values.retain(|value| !matches!(value.kind, Kind::List(_)));
     values.extend(fields.objects(many));
     values
+}
+
+impl Claims<'_> {
+    /// Whether some file defines an instance with this id.
+    pub(super) fn has_instance(&self, id: &str) -> bool {
+        self.instances.contains_key(id)
+    }
 }
 
 impl Context<'_, '_> {

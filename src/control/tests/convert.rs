@@ -1,5 +1,3 @@
-//! Messages of sidecars and tools, well-formed and not.
-
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
@@ -122,8 +120,8 @@ proptest! {
             node, id, name, kind, port, weight_passing: passing, proxy: Some(proxy), ..Default::default()
         };
         let check = pb::Check { status, ttl_ms, ..Default::default() };
-        let _either = registrations(vec![instance], vec![check], None);
-        let _either = reports(vec![pb::CheckReport { id: String::new(), status, output: String::new() }]);
+        let _whatever = registrations(vec![instance], vec![check], None);
+        let _whatever = reports(vec![pb::CheckReport { id: String::new(), status, output: String::new() }]);
     }
 }
 
