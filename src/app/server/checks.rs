@@ -16,8 +16,6 @@ const QUEUE: usize = 1024;
 /// The set of checks is looked at again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
-type Wanted = Vec<(InstanceId, CheckDefinition)>;
-
 /// See the module.
 pub(super) struct Checks {
     catalog: Catalog,
@@ -53,20 +51,20 @@ impl Checks {
     }
 
     async fn follow(&self, sink: mpsc::Sender<CheckReport>) {
-        let (mut index, mut running) = (0, Wanted::new());
+        let mut index = 0;
         loop {
             let wanted = self.wanted();
-            if definitions(&wanted) != definitions(&running) {
-                // Every check begins with the status it has, so that none flips by the restart.
-                let runner = Runner::start(wanted.clone(), sink.clone());
-                *self.runner.lock().unwrap_or_else(PoisonError::into_inner) = Some(runner);
-                running = wanted;
+            match &mut *self.runner.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(runner) => runner.replace(wanted),
+                empty => *empty = Some(Runner::start(wanted, sink.clone())),
             }
             index = self.catalog.wait(&Topic::Checks, index, LOOK_AGAIN).await;
         }
     }
 
-    fn wanted(&self) -> Wanted {
+    /// The checks of the server's node. Each begins with the status it has, so that none flips when the
+    /// server starts.
+    fn wanted(&self) -> Vec<(InstanceId, CheckDefinition)> {
         let checks = self.catalog.checks_on(&self.catalog.settings().node);
         let wanted = checks.into_iter().filter_map(|record| {
             let check = record.check;
@@ -91,12 +89,4 @@ impl Checks {
             }
         }
     }
-}
-
-/// What makes two sets the same: everything but the status they begin with.
-fn definitions(wanted: &Wanted) -> Wanted {
-    let plain = |(instance, definition): &(InstanceId, CheckDefinition)| {
-        (instance.clone(), CheckDefinition { initial: CheckStatus::Critical, ..definition.clone() })
-    };
-    wanted.iter().map(plain).collect()
 }
