@@ -1,3 +1,5 @@
+//! Files, right and wrong, and what is said about them.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

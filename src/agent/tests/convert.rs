@@ -1,3 +1,5 @@
+//! Resources of the control plane, well-formed and not.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Messages of sidecars and tools, well-formed and not.
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
