@@ -239,6 +239,17 @@ fn secrets_are_in_no_diagnostic() {
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
+#[test]
+fn what_a_file_says_is_quoted_safely_and_in_bounds() {
+    let long = "k".repeat(100_000);
+    for text in ["\"\t\"", "\"\0 x\" 5", "service \"\u{1b}[2J\" {}", "\u{202e} = 1", long.as_str()] {
+        exercise(text.as_bytes()).unwrap();
+        let loaded = load_dir(&[("a.hcl", text)]);
+        let shown: String = loaded.diagnostics.iter().map(ToString::to_string).collect();
+        assert!(shown.len() < 4096, "{} bytes", shown.len());
+    }
+}
+
 /// Every file of the corpus, good and broken.
 fn corpus() -> Vec<Vec<u8>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/config");

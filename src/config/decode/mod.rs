@@ -167,7 +167,7 @@ fn claim<'s>(
     }
     let (place, _) = first.source.show(first.span);
     let at = format!("{}:{}:{}", first.source.name, place.line, place.column);
-    let message = format!("the {what} id `{}` is taken", id.escape_debug());
+    let message = format!("the {what} id `{}` is taken", id);
     report
         .error(Code::Duplicate, site.span, message)
         .help(format!("it was first used at {at}; give each its own `id`"));
