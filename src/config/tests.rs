@@ -225,7 +225,18 @@ fn the_api_answers_in_consuls_words() {
 
 #[test]
 fn a_body_that_is_not_an_object_is_refused() {
-    for body in ["", "null", "[]", "notjson", "\"x\"", "{", "// only a comment", "{\"Name\":\"x\"} {}"] {
+    for body in [
+        "",
+        "null",
+        "[]",
+        "notjson",
+        "\"x\"",
+        "{",
+        "// only a comment",
+        "{\"Name\":\"x\"} {}",
+        "{\"service\":null}",
+        "{\"services\":[null]}",
+    ] {
         let faults = parse_definition_json(body.as_bytes()).unwrap_err();
         assert!(!faults.is_empty() && !api_message(&faults).is_empty(), "{body}");
     }

@@ -299,7 +299,7 @@ pub(super) fn wrong_type(report: &mut Report<'_>, key: &str, value: &Value, want
     if value.kind == Kind::Invalid {
         return;
     }
-    let message = format!("`{}` must be {wanted}, not {}", key, value.noun());
+    let message = format!("`{key}` must be {wanted}, not {}", value.noun());
     let fault = report.error(Code::Type, value.span, message);
     let go_type = match wanted {
         "a number" => "int",
@@ -357,13 +357,13 @@ fn why(reason: &str) -> &str {
 
 fn unknown_key(report: &mut Report<'_>, schema: &Schema, key: &str, span: Span) {
     if report.is_full() {
-        report.error(Code::UnknownKey, span, String::new());
+        report.error(Code::UnknownKey, span, "");
         return;
     }
     let belongs = |keys: &[&str]| keys.iter().any(|known| is_key(key, known));
     let inside = schema.inside.iter().find(|(_, keys)| belongs(keys)).map(|(block, _)| *block);
     let near = suggest(key, schema.keys);
-    let message = format!("unknown key `{}` in {}", key, schema.what);
+    let message = format!("unknown key `{key}` in {}", schema.what);
     let fault = report.error(Code::UnknownKey, span, message);
     fault.consul(format!("Request decode failed: json: unknown field {key:?}"));
     if let Some(block) = inside {
