@@ -1,3 +1,5 @@
-fn main() {
-    println!("weft");
+//! The program: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    weft::cli::main()
 }

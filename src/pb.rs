@@ -1,11 +1,18 @@
-//! The generated protobuf types of `proto/weft/v1`.
+//! The protobuf types of `proto/weft/v1`, and how values of `model` become messages.
 //!
-//! Only the gRPC services, their clients and the two `convert.rs` files see them; everyone else works
-//! with `model`.
+//! Only the gRPC services, their clients and the `convert.rs` files of `control` and `agent` see
+//! them; everyone else works with `model`. Encoding cannot fail and both ends need it, so it is
+//! here; decoding checks what came from outside and is each end's own.
 
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+mod encode;
 
-tonic::include_proto!("weft.v1");
+pub use generated::*;
+
+mod generated {
+    #![allow(warnings, clippy::all, clippy::pedantic, reason = "generated code")]
+
+    tonic::include_proto!("weft.v1");
+}
 
 /// The descriptor set that gRPC reflection serves.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/weft_descriptor.bin"));

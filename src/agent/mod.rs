@@ -1,15 +1,46 @@
 //! A proxy's end of the control stream: enrol, renew, sync, last-known-good.
+//!
+//! `proxy` starts it and reads its handle. Invariants: what was published stays until something newer
+//! takes its place, whatever happens to the control plane; a state or certificate is checked before
+//! it is published; keys live in memory only.
 
+mod connect;
+mod convert;
+mod credentials;
+mod edges;
+mod fault;
+mod keeper;
+mod link;
+mod receiver;
+mod renewal;
+mod shared;
+mod stream;
+
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::model::{CheckReport, Reason, Registration, ServiceName, Snapshot};
+use self::credentials::Credentials;
+use self::edges::Reporter;
+use self::keeper::Keeper;
+use self::link::{Link, Profile, Progress};
+use self::receiver::Receiver;
+use self::shared::{Life, Results, Shared, keep_results};
+use crate::model::{CheckReport, EndpointId, Reason, Registration, ServiceName, Snapshot};
 use crate::tls::Identity;
 
-#[derive(Debug, Clone)]
+/// Check results and edge counts that wait to be summed up.
+const QUEUE: usize = 1024;
+/// Random bytes that name this process.
+const PROCESS_BYTES: usize = 16;
+
+/// What an agent needs to know.
+#[derive(Clone)]
 pub struct Settings {
     /// `host:port` of control plane servers, tried in turn.
     pub servers: Vec<String>,
@@ -21,10 +52,30 @@ pub struct Settings {
     pub upstreams: Vec<ServiceName>,
 }
 
+impl fmt::Debug for Settings {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("servers", &self.servers)
+            .field("has_token", &self.token.is_some())
+            .field("service", &self.service)
+            .field("registrations", &self.registrations)
+            .field("upstreams", &self.upstreams)
+            .finish()
+    }
+}
+
+/// A failure that retrying cannot mend, in words that say what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
-    #[error("{0}")]
+    #[error("there is no control plane server to connect to; name one with --server")]
+    NoServer,
+    #[error("there is nothing to register; describe the service instance first")]
+    NoInstance,
+    #[error("no certificate: {0}")]
     Enrolment(String),
+    #[error("the registration was refused: {0}")]
+    Registration(String),
 }
 
 /// Where the agent stands; for readiness, metrics and logs.
@@ -34,6 +85,8 @@ pub struct Status {
     pub registered: bool,
     /// A snapshot was applied at least once.
     pub synced: bool,
+    /// States that were refused because they were older than the one in force.
+    pub stale_refused: u64,
     /// The last failure, in words, until the next success.
     pub last_error: Option<String>,
 }
@@ -64,28 +117,147 @@ pub struct Handle {
     pub edges: mpsc::Sender<EdgeCount>,
 }
 
-/// A running agent.
+/// A running agent. Dropping it is a crash as far as the control plane can see: the lease runs out.
 pub struct Agent {
     pub handle: Handle,
+    failure: mpsc::Receiver<AgentError>,
+    life: watch::Sender<Life>,
+    progress: watch::Receiver<Progress>,
+    _tasks: JoinSet<()>,
 }
 
 impl Agent {
     /// Starts the agent. It retries for ever; a refusal that no retry can mend (a bad token) ends up
-    /// in `failed`.
-    pub fn start(_settings: Settings) -> Self {
-        todo!()
+    /// in `failed`. Must be called inside a Tokio runtime.
+    #[must_use]
+    pub fn start(settings: Settings) -> Self {
+        let (identity_sink, identity) = watch::channel(None);
+        let (status_sink, status) = watch::channel(Status::default());
+        let (changes_sink, changes) = watch::channel(0);
+        let (life_sink, life) = watch::channel(Life::Running);
+        let (progress_sink, progress) = watch::channel(Progress::default());
+        let (channel_sink, channel) = watch::channel(None);
+        let (results_sink, results) = watch::channel(Results::new());
+        let (checks, checks_source) = mpsc::channel(QUEUE);
+        let (edges, edges_source) = mpsc::channel(QUEUE);
+        let (failed, failure) = mpsc::channel(2);
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let handle = Handle {
+            snapshot: Arc::clone(&snapshot),
+            changes,
+            identity: identity.clone(),
+            status,
+            checks,
+            edges,
+        };
+        let mut tasks = JoinSet::new();
+        let agent = |tasks| Self { handle, failure, life: life_sink, progress, _tasks: tasks };
+        let Some(instance) = application(&settings) else {
+            // The queue is empty and has room.
+            let _taken = failed.try_send(missing(&settings));
+            return agent(tasks);
+        };
+
+        let Settings { servers, token, service, registrations, upstreams } = settings;
+        let shared = Arc::new(Shared::new(servers, status_sink));
+        let keeper = Arc::new(Keeper::new(service.clone(), identity_sink));
+        let checks = registrations.iter().flat_map(|one| &one.checks);
+        let checks = checks.map(|check| check.id.clone()).collect();
+        tasks.spawn(keep_results(checks, checks_source, results_sink));
+        let reporter = Reporter { instance, identity, channel, life: life.clone() };
+        tasks.spawn(reporter.run(edges_source));
+        let credentials =
+            Credentials { shared: Arc::clone(&shared), keeper: Arc::clone(&keeper), service, token };
+        let enrolment_failed = failed.clone();
+        tasks.spawn(async move {
+            let fault = credentials.run().await;
+            // Only the first failure is read.
+            let _read = enrolment_failed.try_send(AgentError::Enrolment(fault.to_string()));
+        });
+        let link = Link {
+            profile: Profile { registrations, upstreams, process: random_name() },
+            receiver: Receiver::new(),
+            registered: false,
+            progress: progress_sink,
+            changes: changes_sink,
+            channel: channel_sink,
+            shared,
+            keeper,
+            results,
+            life,
+            snapshot,
+        };
+        tasks.spawn(async move {
+            if let Err(fault) = link.run().await {
+                let _read = failed.try_send(AgentError::Registration(fault.to_string()));
+            }
+        });
+        agent(tasks)
     }
+
     /// Waits for a failure that retrying cannot mend.
     pub async fn failed(&mut self) -> AgentError {
-        todo!()
+        match self.failure.recv().await {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
     }
+
     /// Tells the control plane that peers shall stop choosing this instance; waits for the
     /// acknowledgement at most `limit`.
-    pub async fn drain(&self, _limit: Duration) {
-        todo!()
+    pub async fn drain(&self, limit: Duration) {
+        self.advance(Life::Draining);
+        self.wait(limit, |progress| progress.drained).await;
     }
-    /// Deregisters and ends the stream.
-    pub async fn stop(self, _limit: Duration) {
-        todo!()
+
+    /// Deregisters and ends the stream, within `limit`. Without a connection it does not wait: the
+    /// lease runs out.
+    pub async fn stop(self, limit: Duration) {
+        self.advance(Life::Leaving);
+        self.wait(limit, |progress| progress.left).await;
     }
+
+    fn advance(&self, to: Life) {
+        self.life.send_if_modified(|life| {
+            let further = *life < to;
+            *life = to.max(*life);
+            further
+        });
+    }
+
+    async fn wait(&self, limit: Duration, reached: impl FnMut(&Progress) -> bool) {
+        let mut progress = self.progress.clone();
+        // An error means that nobody will make progress any more.
+        let waited = timeout(limit, progress.wait_for(reached)).await.map(drop);
+        if waited.is_err() {
+            tracing::warn!(?limit, "the control plane did not acknowledge in time");
+        }
+    }
+}
+
+/// The application instance that the sidecar stands before.
+fn application(settings: &Settings) -> Option<EndpointId> {
+    if settings.servers.is_empty() {
+        return None;
+    }
+    let sidecar = settings.registrations.iter().find_map(|one| {
+        let proxy = one.instance.proxy.as_ref()?;
+        Some((&one.instance.node, &proxy.destination_id))
+    });
+    let first = settings.registrations.first().map(|one| (&one.instance.node, &one.instance.id));
+    let (node, instance) = sidecar.or(first)?;
+    Some(EndpointId { node: node.clone(), instance: instance.clone() })
+}
+
+fn missing(settings: &Settings) -> AgentError {
+    if settings.servers.is_empty() { AgentError::NoServer } else { AgentError::NoInstance }
+}
+
+/// Empty without randomness; then no stream can take over from an earlier one, and has to wait.
+fn random_name() -> Vec<u8> {
+    let mut name = vec![0; PROCESS_BYTES];
+    if aws_lc_rs::rand::fill(&mut name).is_err() {
+        name.clear();
+    }
+    name
 }

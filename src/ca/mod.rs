@@ -1,11 +1,38 @@
 //! The certificate authority: the only place that signs.
+//!
+//! `control`, `api` and `app` call it. A root (10 years) is kept in the store; each server makes an
+//! intermediate of its own whose key stays in memory and which signs leaves; a one-time token turns
+//! into a first leaf. Invariants: a certificate's fields come from here and never from a request; a
+//! token's use is durable before its leaf is signed; nothing returns a key except the key of this
+//! server's own certificate.
 
-use std::sync::Arc;
+mod dev;
+mod issue;
+mod pem;
+mod root;
+mod state;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+use rcgen::KeyPair;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::model::{Bundle, ServiceName, SpiffeId, TrustDomain};
+pub use dev::{DEV_DIRECTORY, write_dev};
+pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
+
+use self::issue::{Names, Request};
+use self::state::{Follower, State};
+use self::token::Tokens;
+use crate::model::{Bundle, ServiceName, SpiffeId, Token, TrustDomain};
 use crate::store::{Store, StoreError};
 
 #[derive(Debug, Clone)]
@@ -24,10 +51,26 @@ pub enum CaError {
     Request(String),
     #[error("signing failed: {0}")]
     Signing(String),
+    #[error("`{name}` cannot be part of an identity: {source}")]
+    Name { name: String, source: crate::model::spiffe::SpiffeError },
     #[error("the token is unknown, used up or expired; create one with `weft token create`")]
     TokenRefused,
     #[error("the token is not for service {service}; it is bound to {bound}")]
     TokenForOther { service: String, bound: String },
+    #[error("the token cannot be created: {0}")]
+    TokenLimit(String),
+    #[error("{path} cannot be {action}: {source}")]
+    File { path: PathBuf, action: &'static str, source: std::io::Error },
+    #[error("{0} exists; choose another directory or allow overwriting")]
+    Exists(PathBuf),
+    #[error("two files would be called {0}; rename a service")]
+    SameFile(PathBuf),
+}
+
+impl From<rcgen::Error> for CaError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Signing(error.to_string())
+    }
 }
 
 /// A signed leaf.
@@ -44,10 +87,18 @@ pub struct Leaf {
 
 /// The server's own certificate and key, for the gRPC port.
 pub struct ServerMaterial {
+    /// DER: leaf, intermediate and root. The root is sent along so that a sidecar that has nothing but
+    /// a token can find the key that the token pins.
     pub chain: Vec<Vec<u8>>,
     /// PKCS#8, DER.
-    pub key: zeroize::Zeroizing<Vec<u8>>,
+    pub key: Zeroizing<Vec<u8>>,
     pub not_after: SystemTime,
+}
+
+impl fmt::Debug for ServerMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerMaterial").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
 }
 
 /// A public view of a token.
@@ -59,57 +110,225 @@ pub struct TokenInfo {
     pub expires: SystemTime,
 }
 
+/// A public view of a root certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootInfo {
+    /// SHA-1 of the certificate in hex with colons, which is how Consul names roots.
+    pub id: String,
+    /// The subject's common name.
+    pub name: String,
+    /// Lower-case hex.
+    pub serial: String,
+    /// Subject key identifier in hex with colons.
+    pub key_id: String,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+    pub pem: String,
+    /// Whether this root signs; the others are only trusted.
+    pub active: bool,
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Ca {
-    _private: Arc<()>,
+pub struct Ca(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    settings: Settings,
+    domain: TrustDomain,
+    state: Arc<ArcSwap<State>>,
+    /// Held while the intermediate is made anew.
+    renewing: Mutex<()>,
+    bundle: watch::Receiver<Arc<Bundle>>,
+    tokens: Tokens,
+    follower: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
 }
 
 impl Ca {
-    /// Loads the roots from the store, makes the first one when there is none, and makes this server's intermediate.
-    pub async fn open(_store: Arc<dyn Store>, _settings: Settings) -> Result<Self, CaError> {
-        todo!()
+    /// Loads the roots from the store, makes the first one when there is none, and makes this server's
+    /// intermediate. From then on it follows the store, so that another server's change of the roots
+    /// counts here too. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// When the store fails or holds a damaged authority.
+    pub async fn open(store: Arc<dyn Store>, settings: Settings) -> Result<Self, CaError> {
+        let (authority, revision) = root::load_or_create(&*store, SystemTime::now()).await?;
+        let domain = authority.domain.clone();
+        let (sender, bundle) = watch::channel(Arc::new(authority.bundle()));
+        let first = State::new(Arc::new(authority), &settings, SystemTime::now())?;
+        let state = Arc::new(ArcSwap::from_pointee(first));
+        let follower = Follower {
+            store: Arc::clone(&store),
+            state: Arc::clone(&state),
+            settings: settings.clone(),
+            bundle: sender,
+        };
+        let follower = tokio::spawn(follower.run(revision));
+        Ok(Self(Arc::new(Inner {
+            store,
+            settings,
+            domain,
+            state,
+            renewing: Mutex::new(()),
+            bundle,
+            tokens: Tokens::new(),
+            follower: follower.abort_handle(),
+        })))
     }
+
+    #[must_use]
     pub fn settings(&self) -> &Settings {
-        todo!()
+        &self.0.settings
     }
+
+    /// The trust domain, made once with the first root.
+    #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
-        todo!()
+        &self.0.domain
     }
+
     /// The current bundle and its changes.
+    #[must_use]
     pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
-        todo!()
+        self.0.bundle.clone()
     }
+
+    /// The roots, the active one among them, without their keys.
+    #[must_use]
+    pub fn roots(&self) -> Vec<RootInfo> {
+        self.0.state.load().authority.infos()
+    }
+
+    /// What tokens pin: lower-case hex of the SHA-256 of the active root's `SubjectPublicKeyInfo`.
+    #[must_use]
+    pub fn root_pin(&self) -> String {
+        self.0.state.load().authority.active().pin().to_owned()
+    }
+
     /// The identity of a service in this trust domain and datacenter.
-    pub fn service_id(&self, _service: &ServiceName) -> Result<SpiffeId, CaError> {
-        todo!()
+    ///
+    /// # Errors
+    /// When the name has a character that SPIFFE paths do not allow.
+    pub fn service_id(&self, service: &ServiceName) -> Result<SpiffeId, CaError> {
+        SpiffeId::for_service(self.trust_domain(), &self.0.settings.datacenter, service)
+            .map_err(|source| CaError::Name { name: service.to_string(), source })
     }
+
     /// Signs a leaf for `id` over the public key of a PKCS#10 request (DER), whose own signature must
     /// hold. Nothing else is taken from the request.
-    pub fn issue(&self, _id: &SpiffeId, _csr: &[u8]) -> Result<Leaf, CaError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
+    /// an `id` of another trust domain.
+    pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
+        self.sign(id, &Request::parse(csr)?)
     }
+
     /// A fresh key and certificate for the gRPC port.
+    ///
+    /// # Errors
+    /// When the server's id cannot be part of an identity, or signing fails.
     pub fn server_material(&self) -> Result<ServerMaterial, CaError> {
-        todo!()
+        let Settings { datacenter, server_id, leaf_ttl } = &self.0.settings;
+        let id = SpiffeId::for_server(self.trust_domain(), datacenter, server_id)
+            .map_err(|source| CaError::Name { name: server_id.clone(), source })?;
+        let now = SystemTime::now();
+        let state = self.state(now)?;
+        let mut pair = KeyPair::generate()?;
+        let leaf = issue::leaf(&state.intermediate, &id, &pair, Names::Loopback, *leaf_ttl, now)?;
+        let key = Zeroizing::new(pair.serialize_der());
+        pair.zeroize();
+        let mut chain = leaf.chain;
+        chain.push(state.intermediate.root().to_vec());
+        Ok(ServerMaterial { chain, key, not_after: leaf.not_after })
     }
-    /// Makes an enrolment token `wt1.<id>.<secret>.<pin>`; only its hash is stored.
+
+    /// Makes an enrolment token `wt1.<id>.<secret>.<pin>`; only a hash of its secret is stored.
+    ///
+    /// # Errors
+    /// [`CaError::TokenLimit`] beyond [`MAX_TOKEN_TTL`], [`MAX_TOKEN_USES`], [`MAX_TOKEN_SERVICES`] or
+    /// [`MAX_TOKENS`].
     pub async fn create_token(
         &self,
-        _services: Vec<ServiceName>,
-        _ttl: Duration,
-        _uses: u32,
+        services: Vec<ServiceName>,
+        ttl: Duration,
+        uses: u32,
     ) -> Result<String, CaError> {
-        todo!()
+        for service in &services {
+            self.service_id(service)?; // better now than when it is used
+        }
+        let (store, pin) = (&*self.0.store, self.root_pin());
+        let token = self.0.tokens.create(store, services, (ttl, uses), &pin, SystemTime::now()).await?;
+        tracing::info!(token = token.id(), uses, "enrolment token created");
+        Ok(token.to_text().to_string())
     }
-    /// Uses a token for `service` and the public key of `csr`: compare-and-set before signing; the
-    /// same token may come again with the same key only.
-    pub async fn enrol(
-        &self,
-        _token: &str,
-        _service: &ServiceName,
-        _csr: &[u8],
-    ) -> Result<Leaf, CaError> {
-        todo!()
+
+    /// The tokens that can still be used.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, CaError> {
+        self.0.tokens.list(&*self.0.store, SystemTime::now()).await
+    }
+
+    /// Removes a token by its id; `false` when there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn revoke_token(&self, id: &str) -> Result<bool, CaError> {
+        self.0.tokens.revoke(&*self.0.store, id).await
+    }
+
+    /// Uses a token for `service` and the public key of `csr`: compare-and-set before signing. The
+    /// same token may come again within two minutes with the same key only.
+    ///
+    /// # Errors
+    /// [`CaError::TokenRefused`] without saying why (the log does); [`CaError::TokenForOther`] when the
+    /// token is good but bound to other services; [`CaError::Request`] before the token is touched.
+    pub async fn enrol(&self, token: &str, service: &ServiceName, csr: &[u8]) -> Result<Leaf, CaError> {
+        let request = Request::parse(csr)?;
+        let id = self.service_id(service)?;
+        let token = Token::parse(token).map_err(|error| {
+            tracing::warn!(%service, reason = %error, "enrolment refused");
+            CaError::TokenRefused
+        })?;
+        let hash = request.key_hash();
+        self.0.tokens.redeem(&*self.0.store, &token, service, &hash, SystemTime::now()).await?;
+        self.sign(&id, &request)
+    }
+
+    fn sign(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
+        if !id.is_member_of(self.trust_domain()) {
+            return Err(CaError::Signing(format!("{id} is not of this trust domain")));
+        }
+        let now = SystemTime::now();
+        let ttl = self.0.settings.leaf_ttl;
+        let state = self.state(now)?;
+        issue::leaf(&state.intermediate, id, request.key(), Names::IdentityOnly, ttl, now)
+    }
+
+    /// The state to sign with, after making a new intermediate if the old one is too short.
+    fn state(&self, now: SystemTime) -> Result<Arc<State>, CaError> {
+        let inner = &*self.0;
+        let too_short = |state: &State| state.intermediate.is_too_short(inner.settings.leaf_ttl, now);
+        let state = inner.state.load_full();
+        if !too_short(&state) {
+            return Ok(state);
+        }
+        let _one_at_a_time = inner.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = inner.state.load_full();
+        if !too_short(&state) {
+            return Ok(state);
+        }
+        let fresh = Arc::new(State::new(Arc::clone(&state.authority), &inner.settings, now)?);
+        // The roots may have changed meanwhile; then the follower's state is the newer one.
+        inner.state.compare_and_swap(&state, Arc::clone(&fresh));
+        Ok(fresh)
     }
 }

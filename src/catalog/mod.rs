@@ -1,15 +1,47 @@
-//! The live registry over a store.
+//! The live registry over a store: services, checks, intentions, leases, and what each sidecar may see.
+//!
+//! Used by `control`, `api`, `dns` and `app`. A write is planned on the state (`plan`, pure), committed
+//! to the store, comes back through the store's watch, and is applied by one task (`state`, pure); only
+//! then is it answered. Reads never wait. Invariants: what was answered is durable and visible; an
+//! index never goes backwards; a batch at a position holds everything up to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::model::snapshot::Change;
-use crate::model::{
-    Action, Check, CheckReport, CheckStatus, Instance, InstanceId, Intention, Intentions, NameError,
-    NodeName, Party, Position, Registration, ServiceName, Verdict,
-};
-use crate::store::{Revision, Store, StoreError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::model::{Action, Check, CheckStatus, Instance, NameError, NodeName, ServiceName};
+use crate::store::{Store, StoreError};
+
+mod changelog;
+mod commands;
+mod draft;
+mod index;
+mod key;
+mod lease;
+mod node;
+mod plan;
+pub mod proxies;
+mod queries;
+mod resource;
+mod shared;
+mod state;
+mod subscription;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod view;
+mod wait;
+mod write;
+
+pub use self::index::Topic;
+pub use self::lease::LEASE_TTL;
+pub use self::subscription::{Batch, Subscription};
+pub use crate::store::Revision;
+
+use self::shared::{Shared, follow};
+use self::state::State;
 
 /// Number of a lease. Never zero.
 pub type LeaseId = u64;
@@ -34,6 +66,12 @@ pub enum CatalogError {
     NoLease(LeaseId),
     #[error("check {0:?} does not exist")]
     NoCheck(String),
+    #[error("instance {0} does not exist")]
+    NoInstance(String),
+    #[error("the catalog changes too fast at this place; try again")]
+    Contended,
+    #[error("the system gives no random bytes")]
+    NoRandom,
     #[error("{0}")]
     Invalid(String),
 }
@@ -76,7 +114,8 @@ impl HealthEntry {
     /// The worst of the checks; passing without any.
     #[must_use]
     pub fn status(&self) -> CheckStatus {
-        todo!()
+        let statuses = self.checks.iter().map(|record| record.check.status);
+        statuses.max().unwrap_or(CheckStatus::Passing)
     }
 }
 
@@ -91,20 +130,6 @@ pub struct Node {
     pub modified: Revision,
 }
 
-/// What a blocking query waits on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Topic {
-    /// Instances of a service and checks that count for them (surface 2.1).
-    Service(ServiceName),
-    /// Sidecars (and natives) in front of a service.
-    Connect(ServiceName),
-    /// The list of services and their tags.
-    Services,
-    Nodes,
-    Checks,
-    Intentions,
-}
-
 /// What one sidecar wants to hear of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interest {
@@ -114,169 +139,50 @@ pub struct Interest {
     pub destinations: BTreeSet<ServiceName>,
 }
 
-/// Changes for one sidecar, coalesced: at most one for each resource.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    pub position: Position,
-    pub changes: Vec<Change>,
-}
-
-/// A sidecar's view: the set of resources that changed since it was last asked, never a queue.
-pub struct Subscription {
-    _private: (),
-}
-
-impl Subscription {
-    /// Everything the interest covers, now; forgets pending changes.
-    pub fn snapshot(&mut self) -> Batch {
-        todo!()
-    }
-    /// What changed after `position`, or `None` when that is not known any more: send a snapshot.
-    pub fn resume(&mut self, _position: Position) -> Option<Batch> {
-        todo!()
-    }
-    /// Waits until something the interest covers has changed. Cancel-safe.
-    pub async fn changed(&mut self) {
-        todo!()
-    }
-    /// The current value of everything that changed since the last call. May be empty.
-    pub fn take(&mut self) -> Batch {
-        todo!()
-    }
-    /// The position that a reader with no pending changes is current at.
-    pub fn position(&self) -> Position {
-        todo!()
-    }
-}
-
-/// The catalog. Cheap to clone.
+/// The catalog. Cheap to clone; its tasks end with the last clone and subscription.
 #[derive(Clone)]
 pub struct Catalog {
-    _private: Arc<()>,
+    shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+}
+
+/// The tasks of a catalog. Dropping it ends them.
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
 }
 
 impl Catalog {
-    pub async fn open(_store: Arc<dyn Store>, _settings: Settings) -> Result<Self, CatalogError> {
-        todo!()
+    /// Loads the catalog of a store, gives every lease a full period, and registers the server's node.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, or holds a damaged record.
+    pub async fn open(store: Arc<dyn Store>, settings: Settings) -> Result<Self, CatalogError> {
+        let image = store.load(key::PREFIX).await?;
+        let watch = store.watch("", image.revision).await?;
+        let state = State::load(&image, settings.node_address.clone(), settings.default_action)?;
+        let orphans = state.owned.keys().filter(|lease| !state.leases.contains_key(lease));
+        let orphans = orphans.copied().collect();
+        let (applied, progress) = watch::channel(image.revision);
+        let shared = Arc::new(Shared::new(store, settings, state, progress));
+        let tasks = vec![
+            tokio::spawn(follow(Arc::clone(&shared), watch, applied)),
+            tokio::spawn(lease::run(Arc::clone(&shared), orphans)),
+        ];
+        let catalog = Self { shared, tasks: Arc::new(Tasks(tasks)) };
+        let Settings { node, node_address, .. } = catalog.settings();
+        let id = commands::new_uuid()?;
+        catalog.shared.write(|state| plan::own_node(state, node, &id, node_address)).await?;
+        Ok(catalog)
     }
+
+    #[must_use]
     pub fn settings(&self) -> &Settings {
-        todo!()
-    }
-    pub fn position(&self) -> Position {
-        todo!()
-    }
-
-    // Writes: answered when durable and visible to reads.
-    /// Adds or replaces instances and their checks in one transaction. A check that was known keeps its status.
-    pub async fn register(
-        &self,
-        _registrations: Vec<Registration>,
-        _owner: Owner,
-    ) -> Result<Revision, CatalogError> {
-        todo!()
-    }
-    /// Removes an instance, its checks and its sidecar; says whether there was one.
-    pub async fn deregister(&self, _node: &NodeName, _id: &InstanceId) -> Result<bool, CatalogError> {
-        todo!()
-    }
-    /// Takes check results; only status changes wake watchers. Unknown check ids are an error after the others were taken.
-    pub async fn report_checks(
-        &self,
-        _node: &NodeName,
-        _reports: Vec<CheckReport>,
-    ) -> Result<(), CatalogError> {
-        todo!()
-    }
-    /// Adds the intention of a pair or replaces it.
-    pub async fn put_intention(
-        &self,
-        _source: Party,
-        _destination: Party,
-        _action: Action,
-        _description: String,
-        _meta: BTreeMap<String, String>,
-    ) -> Result<Intention, CatalogError> {
-        todo!()
-    }
-    pub async fn delete_intention(
-        &self,
-        _source: &Party,
-        _destination: &Party,
-    ) -> Result<bool, CatalogError> {
-        todo!()
-    }
-    pub async fn grant_lease(&self, _ttl: Duration) -> Result<LeaseId, CatalogError> {
-        todo!()
-    }
-    /// Starts the lease's period anew; returns it.
-    pub async fn keep_alive(&self, _lease: LeaseId) -> Result<Duration, CatalogError> {
-        todo!()
-    }
-    /// Ends a lease now and removes what it holds.
-    pub async fn revoke_lease(&self, _lease: LeaseId) -> Result<(), CatalogError> {
-        todo!()
-    }
-
-    // Reads.
-    /// All services (applications and sidecars) with the union of their tags.
-    pub fn services(&self) -> BTreeMap<ServiceName, BTreeSet<String>> {
-        todo!()
-    }
-    pub fn health(&self, _service: &ServiceName) -> Vec<HealthEntry> {
-        todo!()
-    }
-    /// Sidecars and natives in front of a service.
-    pub fn connect(&self, _service: &ServiceName) -> Vec<HealthEntry> {
-        todo!()
-    }
-    pub fn instance(&self, _node: &NodeName, _id: &InstanceId) -> Option<HealthEntry> {
-        todo!()
-    }
-    /// All instances of a node.
-    pub fn instances_on(&self, _node: &NodeName) -> Vec<InstanceRecord> {
-        todo!()
-    }
-    pub fn nodes(&self) -> Vec<Arc<Node>> {
-        todo!()
-    }
-    /// All checks of a node.
-    pub fn checks_on(&self, _node: &NodeName) -> Vec<CheckRecord> {
-        todo!()
-    }
-    /// Ordered by precedence, then by name.
-    pub fn intentions(&self) -> Vec<(Arc<Intention>, Revision, Revision)> {
-        todo!()
-    }
-    pub fn rules(&self) -> Intentions {
-        todo!()
-    }
-    pub fn decide(&self, _source: &ServiceName, _destination: &ServiceName) -> Verdict {
-        todo!()
-    }
-    /// The index of a topic (never 0).
-    pub fn index(&self, _topic: &Topic) -> Revision {
-        todo!()
-    }
-    /// Waits until the index of a topic passes `index` or `timeout` is over; returns the current one.
-    pub async fn wait(&self, _topic: &Topic, _index: Revision, _timeout: Duration) -> Revision {
-        todo!()
-    }
-    pub fn subscribe(&self, _interest: Interest) -> Subscription {
-        todo!()
-    }
-}
-pub mod proxies;
-impl Catalog {
-    /// The sidecars known to this server, by service and instance.
-    pub fn proxies(&self) -> Vec<proxies::ProxyStatus> {
-        todo!()
-    }
-    /// Adds or replaces the record of a sidecar.
-    pub fn update_proxy(&self, _status: proxies::ProxyStatus) {
-        todo!()
-    }
-    /// Forgets a sidecar.
-    pub fn remove_proxy(&self, _node: &NodeName, _instance: &InstanceId) {
-        todo!()
+        &self.shared.settings
     }
 }

@@ -28,7 +28,7 @@ struct Summary<'a> {
 /// 2 wrong use.
 ///
 /// The verdict goes to `out` and diagnostics to `err`; with `json` one object with both goes to `out`.
-pub fn run(paths: &[PathBuf], json: bool, out: &mut impl Write, err: &mut impl Write) -> u8 {
+pub(super) fn run(paths: &[PathBuf], json: bool, out: &mut impl Write, err: &mut impl Write) -> u8 {
     if paths.is_empty() {
         let usage = "error: no path is given\n  try: weft validate FILE_OR_DIRECTORY…";
         return writeln!(err, "{usage}").map_or(USAGE, |()| USAGE);

@@ -5,12 +5,14 @@
 
 pub mod check;
 pub mod duration;
+pub mod hex;
 pub mod intention;
 pub mod name;
 pub mod reason;
 pub mod service;
 pub mod snapshot;
 pub mod spiffe;
+pub mod token;
 
 pub use check::{Check, CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus};
 pub use intention::{Action, Intention, Intentions, Party, Verdict};
@@ -19,3 +21,4 @@ pub use reason::Reason;
 pub use service::{Definition, Instance, Kind, ProxySpec, Registration, Sidecar, Upstream, Weights};
 pub use snapshot::{Bundle, Endpoint, EndpointId, Position, Snapshot};
 pub use spiffe::{SpiffeId, TrustDomain};
+pub use token::{Token, TokenError};

@@ -3,12 +3,30 @@
 //!
 //! `catalog` and `ca` are the only callers. Every commit has a revision one higher than the last;
 //! a commit is answered after it is durable; watchers see every commit, whole and in order.
+//!
+//! `contents` is the pure part that all stores on this machine share: conditions, revisions and the
+//! log of recent commits. `memory` and `redb` differ only in when a commit counts as kept.
 
 use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+
+mod contents;
+mod memory;
+mod redb;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use self::memory::MemoryStore;
+pub use self::redb::RedbStore;
+pub use self::watch::Watch;
+
+/// Longest key in bytes.
+pub const MAX_KEY_BYTES: usize = 1024;
+/// Most bytes of keys and values in one transaction; bounds what one caller can make all others wait for.
+pub const MAX_TXN_BYTES: usize = 16 << 20;
 
 /// Number of a commit. The first is 1.
 pub type Revision = u64;
@@ -26,8 +44,12 @@ pub enum StoreError {
     Damaged { key: String, detail: String },
     #[error("revision {0} is too old to watch from; load the store again")]
     Compacted(Revision),
-    #[error("the store has stopped after a failed write: {0}")]
+    #[error("the store has stopped: {0}; nothing more is written until the process is restarted")]
     Stopped(String),
+    #[error(
+        "a transaction of {bytes} bytes is too large; at most {MAX_TXN_BYTES} fit, and {MAX_KEY_BYTES} in a key"
+    )]
+    TooLarge { bytes: usize },
 }
 
 /// A key with its value and when it was written.
@@ -81,15 +103,24 @@ pub struct Commit {
     pub changes: Vec<(String, Option<Entry>)>,
 }
 
-/// Every commit after the revision asked for, in order. Ends only when the store stops.
-pub type Watch = mpsc::UnboundedReceiver<Commit>;
-
 /// See the module.
 pub trait Store: Send + Sync + 'static {
     /// Everything under keys that begin with `prefix`.
     fn load<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Image>;
-    /// Writes, if the conditions hold.
+    /// Writes, if the conditions hold. A transaction without writes only checks its conditions and
+    /// answers with the current revision.
     fn commit(&self, txn: Txn) -> StoreFuture<'_, Outcome>;
-    /// Commits after `revision` that touch keys under `prefix`.
+    /// Commits after revision `after` that touch keys under `prefix`.
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> StoreFuture<'a, Watch>;
+}
+
+/// A number that no other store has: random, or the time when the system has no random bytes.
+fn new_epoch() -> u64 {
+    let mut bytes = [0; 8];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
+    }
 }

@@ -1,90 +1,125 @@
 //! rustls settings, built once per rotation, and the one SPIFFE verifier that both sides use.
+//!
+//! `agent`, `tunnel`, `proxy` and `control` call it. Invariants: TLS 1.3 only; every peer certificate
+//! goes through `verify`; nothing is ever resumed; an [`Identity`] exists only if its parts fit.
+
+mod identity;
+mod key;
+mod leaf;
+mod provider;
+mod reason;
+mod settings;
+mod verify;
+
+#[cfg(test)]
+mod impostors;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::model::{Bundle, Reason, ServiceName, SpiffeId};
+pub use self::identity::Identity;
+pub use self::key::KeyRequest;
+pub use self::reason::{Rejection, reason_of, reason_of_io, rejection_of};
+
+use self::verify::{ClientVerifier, Expected, Role, ServerVerifier, Trust, TrustSource};
+use crate::model::spiffe::SpiffeError;
+use crate::model::{Bundle, SpiffeId, TrustDomain};
 
 /// ALPN name of the lane protocol.
 pub const ALPN_LANE: &[u8] = b"weft/1";
+/// ALPN name of HTTP/2, which the control plane speaks.
+pub const ALPN_H2: &[u8] = b"h2";
+const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
     #[error("{0}")]
     Material(String),
+    #[error("there is no certificate")]
+    NoCertificate,
+    #[error("the private key is not a usable PKCS#8 key")]
+    Key,
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    #[error("root {index} of the trust bundle is malformed: {detail}")]
+    Root { index: usize, detail: String },
+    #[error("the trust bundle of {domain} has {roots} roots, which is none or too many")]
+    Roots { domain: TrustDomain, roots: usize },
+    #[error("the own certificate would be refused: {0}")]
+    Own(Rejection),
+    #[error("the certificate is for {0}, which is not a service")]
+    NotService(SpiffeId),
+    #[error("`{name}` cannot be part of an identity: {source}")]
+    Service { name: String, source: SpiffeError },
+    #[error("the peer has no usable identity: {0}")]
+    Peer(Rejection),
+    #[error("the peer presented no certificate")]
+    Anonymous,
 }
 
-/// A leaf's private key and the request to have it signed.
-pub struct KeyRequest {
-    /// PKCS#8, DER.
-    pub key: zeroize::Zeroizing<Vec<u8>>,
-    /// PKCS#10, DER.
-    pub csr: Vec<u8>,
+/// For the gRPC port of a control plane server: client certificates are optional, and verified when
+/// presented; ALPN `h2`; TLS 1.3 only; no tickets.
+///
+/// `chain` is leaf, intermediate and root, DER, and `key` PKCS#8. The root has to be in the chain: a
+/// sidecar that enrols knows no more than the hash of its key.
+///
+/// # Errors
+/// Which of the parts does not fit the others, and why.
+pub fn grpc_server_config(
+    chain: Vec<Vec<u8>>,
+    key: &[u8],
+    bundle: &Bundle,
+    now: SystemTime,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let key = settings::certified_key(chain, key)?;
+    let trust = Arc::new(Trust::new(bundle)?);
+    identity::check_own(&trust, &key, &[Role::Server], now)?;
+    let clients = ClientVerifier { trust, expected: Expected::AnyMember, mandatory: false };
+    Ok(settings::server(key, clients, &[ALPN_H2]))
 }
 
-impl KeyRequest {
-    /// A new ECDSA P-256 key.
-    pub fn generate() -> Result<Self, TlsError> {
-        todo!()
-    }
+/// For enrolment, without a certificate: any server identity of the trust domain whose root has the
+/// pinned key (lower-case hex of the SHA-256 of its `SubjectPublicKeyInfo`); ALPN `h2`.
+///
+/// Without a pin the root that the server presents is believed, so pass `None` only toward a server in
+/// dev mode on loopback.
+#[must_use]
+pub fn bootstrap_config(pin: Option<&str>) -> Arc<ClientConfig> {
+    let trust = TrustSource::Presented { pin: pin.map(str::to_ascii_lowercase) };
+    settings::client(None, ServerVerifier { trust, expected: Expected::AnyServer }, ALPN_H2)
 }
 
-/// A proxy's certificate, key and trust, ready for handshakes. Immutable.
-pub struct Identity {
-    _private: (),
-}
-
-impl Identity {
-    /// Checks that chain, key, bundle and validity fit each other before anyone may use them.
-    /// `generation` grows with every rotation.
-    pub fn new(
-        _generation: u64,
-        _chain: Vec<Vec<u8>>,
-        _key: &[u8],
-        _bundle: &Bundle,
-        _now: SystemTime,
-    ) -> Result<Self, TlsError> {
-        todo!()
-    }
-    pub fn id(&self) -> &SpiffeId {
-        todo!()
-    }
-    pub fn generation(&self) -> u64 {
-        todo!()
-    }
-    pub fn not_before(&self) -> SystemTime {
-        todo!()
-    }
-    pub fn not_after(&self) -> SystemTime {
-        todo!()
-    }
-    /// Lower-case hex.
-    pub fn serial(&self) -> &str {
-        todo!()
-    }
-    /// For the inbound port: client certificate required, TLS 1.3 only, no tickets; ALPN `weft/1`, `h2`, `http/1.1`.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        todo!()
-    }
-    /// For dialling the sidecar of `service`, whose exact identity is pinned. Cached.
-    pub fn client_config(&self, _service: &ServiceName) -> Result<Arc<ClientConfig>, TlsError> {
-        todo!()
-    }
-    /// For the control plane: any server identity of the trust domain; ALPN `h2`.
-    pub fn control_config(&self) -> Arc<ClientConfig> {
-        todo!()
-    }
+/// What to pass to rustls as the name of a peer: identities are checked instead of names, and SNI is
+/// off, so this goes nowhere.
+#[must_use]
+pub fn no_server_name() -> ServerName<'static> {
+    ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])))
 }
 
 /// The SPIFFE ID of a peer whose handshake has finished.
-pub fn peer_id(_certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, TlsError> {
-    todo!()
+///
+/// # Errors
+/// When the peer presented no certificate, or (which a finished handshake rules out) one without
+/// exactly one SPIFFE ID.
+pub fn peer_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, TlsError> {
+    let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
+    let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
+    leaf::spiffe_id(&certificate).map_err(TlsError::Peer)
 }
 
-/// The reason word for a failed handshake.
-pub fn reason_of(_error: &rustls::Error) -> Reason {
-    todo!()
+/// When the leaf of a peer whose handshake has finished expires.
+///
+/// # Errors
+/// As [`peer_id`].
+pub fn peer_expiry(certificates: Option<&[CertificateDer<'_>]>) -> Result<SystemTime, TlsError> {
+    let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
+    let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
+    Ok(leaf::time(certificate.validity().not_after.timestamp()))
 }

@@ -1,0 +1,15 @@
+service {
+  name = "user-service"
+  port = 8080
+
+  connect {
+    sidecar_service {
+      proxy {
+        upstreams {
+          destination_name = "database"
+          local_bind_port  = 5432
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,177 @@
+//! Gets the first certificate and renews it, for the life of the agent.
+//!
+//! Every certificate has a new key. The old one stays in use until the new one is published or it
+//! expires; an expired identity stays published too, so that peers see why handshakes fail.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::ClientConfig;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+
+use super::connect::dial;
+use super::convert;
+use super::fault::{CertificateFault, Fault};
+use super::keeper::Keeper;
+use super::renewal::Schedule;
+use super::shared::{RECONNECT_LEAST, RECONNECT_MOST, Shared};
+use crate::model::ServiceName;
+use crate::model::token::Token;
+use crate::net::backoff::Backoff;
+use crate::net::rng::Rng;
+use crate::pb;
+use crate::pb::identity_client::IdentityClient;
+use crate::tls::{self, KeyRequest};
+
+/// Time for one call. Signing takes milliseconds, a queue before it at most 2 s.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest sleep, so that a wall clock that was set is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+
+/// Where certificates come from.
+pub(super) struct Credentials {
+    pub shared: Arc<Shared>,
+    pub keeper: Arc<Keeper>,
+    pub service: ServiceName,
+    pub token: Option<String>,
+}
+
+impl Credentials {
+    /// Enrols, then renews for ever.
+    ///
+    /// # Errors
+    /// When the first enrolment is refused in a way that no retry can mend.
+    pub(super) async fn run(self) -> Fault {
+        let mut schedule = match self.first().await {
+            Ok(schedule) => schedule,
+            Err(fault) => return fault,
+        };
+        loop {
+            self.wait(&schedule).await;
+            schedule = self.next(schedule).await;
+        }
+    }
+
+    /// Tries until there is a first certificate. The key stays the same, because a token whose answer
+    /// was lost is good for that key only.
+    async fn first(&self) -> Result<Schedule, Fault> {
+        let key = KeyRequest::generate().map_err(Fault::Key)?;
+        let mut backoff = Backoff::new(RECONNECT_LEAST, RECONNECT_MOST);
+        loop {
+            let server = self.shared.servers.current();
+            match self.enrol(&server, &key).await {
+                Ok(schedule) => return Ok(schedule),
+                Err(fault) if fault.ends_enrolment() => return Err(fault),
+                Err(fault) => {
+                    self.shared.complain(&fault);
+                    self.shared.servers.advance();
+                    sleep(backoff.next(&mut Rng::new())).await;
+                }
+            }
+        }
+    }
+
+    /// Until the certificate is to be renewed.
+    async fn wait(&self, schedule: &Schedule) {
+        loop {
+            let due = schedule.due_in(Instant::now(), SystemTime::now());
+            if due.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = sleep(due.min(MAX_SLEEP)) => {}
+                () = self.keeper.renew_now.notified() => return,
+            }
+        }
+    }
+
+    /// Tries until there is another certificate.
+    async fn next(&self, held: Schedule) -> Schedule {
+        let mut failures = 0_u32;
+        loop {
+            let server = self.shared.servers.current();
+            match self.renew_or_enrol(&server, &held).await {
+                Ok(schedule) => return schedule,
+                Err(fault) if held.has_expired(Instant::now()) => self.shared.cry_out(&fault),
+                Err(fault) => self.shared.complain(&fault),
+            }
+            self.shared.servers.advance();
+            failures = failures.saturating_add(1);
+            sleep(held.pause(failures, Instant::now(), Rng::new().fraction())).await;
+        }
+    }
+
+    /// A certificate that has expired proves nothing any more: only a token helps then. The wall clock
+    /// alone is not believed before the server has refused the certificate.
+    async fn renew_or_enrol(&self, server: &str, held: &Schedule) -> Result<Schedule, Fault> {
+        if !held.has_expired(Instant::now()) {
+            match self.renew(server).await {
+                Err(Fault::Tls { .. } | Fault::Refused { .. })
+                    if held.looks_expired(SystemTime::now()) => {}
+                result => return result,
+            }
+        }
+        self.enrol(server, &KeyRequest::generate().map_err(Fault::Key)?).await
+    }
+
+    async fn enrol(&self, server: &str, key: &KeyRequest) -> Result<Schedule, Fault> {
+        let token = self.token.as_deref().map(Token::parse).transpose()?;
+        let config = tls::bootstrap_config(token.as_ref().map(Token::pin));
+        let request = pb::EnrolRequest {
+            token: token.as_ref().map(|token| token.to_text().to_string()).unwrap_or_default(),
+            service: self.service.to_string(),
+            csr: key.csr.clone(),
+        };
+        let mut client = client(server, config, token.is_none()).await?;
+        let answer = timeout(CALL_TIMEOUT, client.enrol(request)).await;
+        self.install(server, key, called(server, answer)?)
+    }
+
+    async fn renew(&self, server: &str) -> Result<Schedule, Fault> {
+        let identity = self.keeper.watch().borrow().clone();
+        let Some(identity) = identity else {
+            return Err(Fault::Certificate {
+                server: server.to_owned(),
+                source: CertificateFault::None,
+            });
+        };
+        let key = KeyRequest::generate().map_err(Fault::Key)?;
+        let mut client = client(server, identity.control_config(), false).await?;
+        let answer =
+            timeout(CALL_TIMEOUT, client.renew(pb::RenewRequest { csr: key.csr.clone() })).await;
+        self.install(server, &key, called(server, answer)?)
+    }
+
+    fn install(&self, server: &str, key: &KeyRequest, got: pb::Certificate) -> Result<Schedule, Fault> {
+        let valid_for = Duration::from_millis(got.valid_for_ms);
+        let installed = (|| {
+            let bundle = got.bundle.ok_or(CertificateFault::NoBundle)?;
+            let bundle = convert::bundle(bundle).map_err(CertificateFault::Bundle)?;
+            self.keeper.install(got.chain, key.key.clone(), bundle, SystemTime::now())
+        })();
+        let identity =
+            installed.map_err(|source| Fault::Certificate { server: server.to_owned(), source })?;
+        tracing::info!(id = %identity.id(), serial = identity.serial(), ?valid_for, "certificate installed");
+        Ok(Schedule::new(Instant::now(), valid_for, identity.not_after(), Rng::new().fraction()))
+    }
+}
+
+async fn client(
+    server: &str,
+    config: Arc<ClientConfig>,
+    local_only: bool,
+) -> Result<IdentityClient<Channel>, Fault> {
+    dial(server, config, local_only).await.map(IdentityClient::new)
+}
+
+fn called<T>(
+    server: &str,
+    answer: Result<Result<tonic::Response<T>, tonic::Status>, tokio::time::error::Elapsed>,
+) -> Result<T, Fault> {
+    match answer {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(Fault::of_call(server, status)),
+        Err(_) => Err(Fault::Timeout { server: server.to_owned(), limit: CALL_TIMEOUT }),
+    }
+}

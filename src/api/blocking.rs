@@ -1,0 +1,113 @@
+//! Blocking queries: wait until the subject has changed, then read it.
+
+use std::collections::hash_map::RandomState;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use axum::response::Response;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::query::{Consistency, Params, ReadOptions};
+use super::reply::{self, Layout};
+use super::{Index, Shared};
+use crate::catalog::Topic;
+
+/// Longer than any query waits: [`hold`] ends the wait.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A read of the catalog that has waited as long as it was asked to. The index was taken before the
+/// data is read: whoever waits on it next can only see too much, never miss a change.
+pub(super) struct Read {
+    index: Index,
+    consistency: Consistency,
+    layout: Layout,
+}
+
+impl Read {
+    /// Checks the parameters and waits until one of the topics passes the caller's index.
+    pub(super) async fn begin(
+        app: &Shared,
+        params: &Params,
+        topics: &[Topic],
+    ) -> Result<Self, ApiError> {
+        let options = params.read_options(&app.state.catalog.settings().datacenter)?;
+        let mut index = current(app, topics);
+        if options.must_wait(index) {
+            let mut waits: FuturesUnordered<_> = topics
+                .iter()
+                .map(|topic| app.state.catalog.wait(topic, options.index, FOREVER))
+                .collect();
+            let changed = async {
+                waits.next().await;
+            };
+            hold(app, &options, changed).await;
+            index = current(app, topics);
+        }
+        Ok(Self { index, consistency: options.consistency, layout: params.layout })
+    }
+
+    /// The answer, with Consul's four headers.
+    pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Response {
+        let mut response = self.json_without_consistency(value);
+        reply::add_consistency(response.headers_mut(), self.consistency);
+        response
+    }
+
+    /// The answer of an endpoint that does not tell its consistency.
+    pub(super) fn json_without_consistency<T: Serialize + ?Sized>(&self, value: &T) -> Response {
+        let mut response = reply::json(self.layout, value);
+        reply::add_index(&mut response, self.index, true);
+        response
+    }
+}
+
+/// Waits for a change, at most as long as asked for and not beyond the server's own end.
+pub(super) async fn hold(app: &Shared, options: &ReadOptions, change: impl Future<Output = ()>) {
+    let mut draining = app.draining.clone();
+    tokio::select! {
+        () = change => {}
+        () = tokio::time::sleep(options.wait + jitter(options.wait, random())) => {}
+        // An error means that the server is gone, which ends the wait as well.
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+}
+
+fn current(app: &Shared, topics: &[Topic]) -> Index {
+    topics.iter().map(|topic| app.state.catalog.index(topic)).max().unwrap_or(1)
+}
+
+/// Up to a sixteenth of the wait, so that many watchers of one thing do not come back together.
+fn jitter(wait: Duration, random: u64) -> Duration {
+    let most = u64::try_from((wait / 16).as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(random % most.saturating_add(1))
+}
+
+/// A number nobody relies on: the keys of a new hasher are random.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn jitter_is_at_most_a_sixteenth(wait_ms in 0u64..600_000, random: u64) {
+            let wait = Duration::from_millis(wait_ms);
+            prop_assert!(jitter(wait, random) <= wait / 16);
+        }
+    }
+
+    #[test]
+    fn jitter_varies() {
+        let wait = Duration::from_secs(16);
+        assert_eq!(jitter(wait, 0), Duration::ZERO);
+        assert_eq!(jitter(wait, 1_000_000_000), Duration::from_secs(1));
+    }
+}

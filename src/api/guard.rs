@@ -1,0 +1,183 @@
+//! Refuses what a web page could make a browser send: requests under a foreign host name (DNS
+//! rebinding, 421) and writes that began on another site (403). Programs that are not browsers send
+//! neither `Origin` nor `Sec-Fetch-Site` and are not affected.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+use super::error::ApiError;
+
+/// The two ends of the connection a request came over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+}
+
+/// Runs before every handler; adds the headers every answer has.
+pub(super) async fn guard(State(app): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let local = request.extensions().get::<Ends>().map(|ends| ends.local.ip());
+    let mut response = match check(&app.state.allowed_hosts, local, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn check(names: &[String], local: Option<IpAddr>, request: &Request) -> Result<(), ApiError> {
+    let host = requested_host(request)?;
+    if let Some(host) = host
+        && !is_ours(names, local, host)
+    {
+        return Err(ApiError::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "The host name of this request is not one of this server's; call it by its address or \
+             add the name to the allowed hosts",
+        ));
+    }
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS];
+    if !reads.contains(request.method()) && is_cross_site(request.headers(), host) {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "Writes from other web sites are refused"));
+    }
+    Ok(())
+}
+
+/// The one host a request names, port included. HTTP/1.0 may name none.
+fn requested_host(request: &Request) -> Result<Option<&str>, ApiError> {
+    let bad = || ApiError::bad_request("A request needs exactly one valid Host header");
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host.to_str().map_err(|_| bad())?),
+        (None, _) if request.version() == Version::HTTP_10 => None,
+        _ => return Err(bad()),
+    };
+    // The authority of an absolute target goes before the header (RFC 9112, 3.2.2); here it must agree.
+    match (request.uri().authority(), host) {
+        (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => Err(bad()),
+        (Some(authority), None) => Ok(Some(authority.as_str())),
+        _ => Ok(host),
+    }
+}
+
+/// Whether a host is an address of this server or a name it is known by. An address literal is only
+/// taken when it is loopback or the very address the connection came in on: no name resolves to it.
+fn is_ours(names: &[String], local: Option<IpAddr>, host: &str) -> bool {
+    let Some(name) = without_port(host) else {
+        return false;
+    };
+    if let Ok(address) = name.parse::<IpAddr>() {
+        let address = address.to_canonical();
+        return address.is_loopback() || local.is_some_and(|local| local.to_canonical() == address);
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || names.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+}
+
+/// The name or address of `host[:port]`, without the brackets of IPv6.
+fn without_port(host: &str) -> Option<&str> {
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']')?,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    let port_fits = rest.is_empty() || (rest.len() > 1 && port.parse::<u16>().is_ok());
+    (port_fits && !name.is_empty()).then_some(name)
+}
+
+/// Whether a browser says that a request began on another site than `host`.
+fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let foreign_fetch = headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+    // `https` is fine: whoever ends TLS in front of this server serves the same site.
+    let foreign_origin = headers.get(header::ORIGIN).is_some_and(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        !authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+    });
+    foreign_fetch || foreign_origin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    #[test]
+    fn hosts_by_table() {
+        let names = ["mesh.example".to_owned()];
+        let local = Some("10.1.2.3".parse().unwrap());
+        for (host, ours) in [
+            ("localhost", true),
+            ("LOCALHOST:8500", true),
+            ("localhost.:8500", true),
+            ("127.0.0.1", true),
+            ("127.0.0.1:8500", true),
+            ("127.1.2.3:80", true),
+            ("[::1]:8500", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("10.1.2.3:8500", true),
+            ("10.1.2.4:8500", false),
+            ("mesh.example:8500", true),
+            ("Mesh.Example", true),
+            ("evil.example", false),
+            ("localhost.evil.example", false),
+            ("evil.localhost", false),
+            ("evil@localhost", false),
+            ("localhost:8500@evil", false),
+            ("localhost:", false),
+            ("localhost:99999", false),
+            ("::1", false),
+            ("[::1", false),
+            ("[::1]x", false),
+            ("2130706433", false),
+            ("", false),
+        ] {
+            assert_eq!(is_ours(&names, local, host), ours, "{host}");
+        }
+    }
+
+    fn request(method: &str, headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::builder().method(method).uri("/v1/agent/self");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn requests_by_table() {
+        let host = ("host", "localhost:8500");
+        for (method, headers, status) in [
+            ("GET", vec![host], None),
+            ("GET", vec![], Some(400)),
+            ("GET", vec![host, host], Some(400)),
+            ("GET", vec![("host", "evil.example")], Some(421)),
+            ("GET", vec![host, ("origin", "http://evil.example")], None),
+            ("PUT", vec![host], None),
+            ("PUT", vec![host, ("origin", "http://localhost:8500")], None),
+            ("PUT", vec![host, ("origin", "http://localhost:8501")], Some(403)),
+            ("PUT", vec![host, ("origin", "https://localhost:8500")], None),
+            ("PUT", vec![host, ("origin", "ftp://localhost:8500")], Some(403)),
+            ("PUT", vec![host, ("origin", "null")], Some(403)),
+            ("DELETE", vec![host, ("origin", "http://evil.example")], Some(403)),
+            ("POST", vec![host, ("sec-fetch-site", "cross-site")], Some(403)),
+            ("POST", vec![host, ("sec-fetch-site", "same-site")], Some(403)),
+            ("POST", vec![host, ("sec-fetch-site", "same-origin")], None),
+            ("POST", vec![host, ("sec-fetch-site", "none")], None),
+        ] {
+            let verdict = check(&[], None, &request(method, &headers));
+            assert_eq!(verdict.err().map(|e| e.status.as_u16()), status, "{method} {headers:?}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `/v1/health`: instances with their checks, and checks alone.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+
+use super::blocking::Read;
+use super::catalog::{Wanted, node_name, service_name};
+use super::error::ApiError;
+use super::json::check::{CheckJson, HealthJson};
+use super::query::Params;
+use super::{App, Shared};
+use crate::catalog::{CheckRecord, HealthEntry, Topic};
+use crate::model::{CheckStatus, NodeName};
+
+pub(super) async fn service(
+    State(app): App,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = service_name(&name)?;
+    let passing = params.passing()?;
+    let read = Read::begin(&app, &params, &[Topic::Service(name.clone())]).await?;
+    Ok(answer(&app, &params, &read, passing, &app.state.catalog.health(&name)))
+}
+
+pub(super) async fn connect(
+    State(app): App,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = service_name(&name)?;
+    let passing = params.passing()?;
+    let read = Read::begin(&app, &params, &[Topic::Connect(name.clone())]).await?;
+    Ok(answer(&app, &params, &read, passing, &app.state.catalog.connect(&name)))
+}
+
+fn answer(
+    app: &Shared,
+    params: &Params,
+    read: &Read,
+    passing: bool,
+    entries: &[HealthEntry],
+) -> Response {
+    let datacenter = &app.state.catalog.settings().datacenter;
+    let wanted = Wanted::new(params);
+    let items: Vec<_> = entries
+        .iter()
+        .filter(|entry| wanted.matches(entry) && (!passing || entry.status() == CheckStatus::Passing))
+        .map(|entry| HealthJson::new(datacenter, entry))
+        .collect();
+    read.json(&items)
+}
+
+pub(super) async fn node(
+    State(app): App,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = node_name(&name)?;
+    let read = Read::begin(&app, &params, &[Topic::Checks]).await?;
+    Ok(checks_json(&read, &tagged_checks(&app, &name)))
+}
+
+/// The checks of a service's instances, without those of their nodes.
+pub(super) async fn checks(
+    State(app): App,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = service_name(&name)?;
+    let read = Read::begin(&app, &params, &[Topic::Checks]).await?;
+    let entries = app.state.catalog.health(&name);
+    let checks: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| entry.checks.iter().map(|check| (check, &entry.instance.instance.tags)))
+        .filter(|(record, _)| record.check.instance.is_some())
+        .map(|(record, tags)| CheckJson::catalog(record, tags))
+        .collect();
+    Ok(read.json(&checks))
+}
+
+/// Every check in one state; a word that is no state matches none.
+pub(super) async fn state(
+    State(app): App,
+    Path(word): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let read = Read::begin(&app, &params, &[Topic::Checks]).await?;
+    let wanted = CheckStatus::parse(&word);
+    let mut checks = Vec::new();
+    if word == "any" || wanted.is_some() {
+        for node in app.state.catalog.nodes() {
+            checks.extend(tagged_checks(&app, &node.name));
+        }
+        checks.retain(|(record, _)| wanted.is_none_or(|status| record.check.status == status));
+    }
+    Ok(checks_json(&read, &checks))
+}
+
+type TaggedCheck = (CheckRecord, Vec<String>);
+
+fn checks_json(read: &Read, checks: &[TaggedCheck]) -> Response {
+    let shapes: Vec<_> = checks.iter().map(|(record, tags)| CheckJson::catalog(record, tags)).collect();
+    read.json(&shapes)
+}
+
+/// The checks of a node, each with the tags of the instance it is about.
+pub(super) fn tagged_checks(app: &Shared, node: &NodeName) -> Vec<TaggedCheck> {
+    let instances = app.state.catalog.instances_on(node);
+    let tags = |record: &CheckRecord| {
+        let (id, _) = record.check.instance.as_ref()?;
+        let owner = instances.iter().find(|other| other.instance.id == *id)?;
+        Some(owner.instance.tags.clone())
+    };
+    let mut tagged = Vec::new();
+    for record in app.state.catalog.checks_on(node) {
+        let tags = tags(&record).unwrap_or_default();
+        tagged.push((record, tags));
+    }
+    tagged
+}

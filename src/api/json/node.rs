@@ -1,0 +1,63 @@
+//! Nodes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::api::Index;
+use crate::catalog::Node;
+
+/// A node of `catalog/nodes`, and inside of health entries.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct NodeJson<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    node: &'a str,
+    address: &'a str,
+    datacenter: &'a str,
+    tagged_addresses: Option<BTreeMap<&'static str, &'a str>>,
+    meta: BTreeMap<&'a str, &'a str>,
+    create_index: Index,
+    modify_index: Index,
+}
+
+impl<'a> NodeJson<'a> {
+    pub(in crate::api) fn new(datacenter: &'a str, node: &'a Node) -> Self {
+        Self {
+            id: &node.id,
+            node: node.name.as_str(),
+            address: &node.address,
+            datacenter,
+            tagged_addresses: tagged_addresses(node),
+            meta: meta(node),
+            create_index: node.created,
+            modify_index: node.modified,
+        }
+    }
+}
+
+/// The addresses of a node by kind; none for nodes without an agent, which have no id.
+pub(super) fn tagged_addresses(node: &Node) -> Option<BTreeMap<&'static str, &str>> {
+    if node.id.is_empty() {
+        return None;
+    }
+    let address = node.address.as_str();
+    let mut tagged = BTreeMap::from([("lan", address), ("wan", address)]);
+    match address.parse() {
+        Ok(IpAddr::V4(_)) => tagged.extend([("lan_ipv4", address), ("wan_ipv4", address)]),
+        Ok(IpAddr::V6(_)) => tagged.extend([("lan_ipv6", address), ("wan_ipv6", address)]),
+        Err(_) => {}
+    }
+    Some(tagged)
+}
+
+/// The metadata of a node; nodes with an agent have the network segment that clients look for.
+pub(super) fn meta(node: &Node) -> BTreeMap<&str, &str> {
+    let mut meta: BTreeMap<_, _> = node.meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    if !node.id.is_empty() {
+        meta.entry("consul-network-segment").or_insert("");
+    }
+    meta
+}

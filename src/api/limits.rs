@@ -1,0 +1,33 @@
+//! Every bound of the HTTP API in one place, each with its reason.
+
+use std::time::Duration;
+
+/// Connections served at once. Beyond it the kernel's backlog holds callers back. Room for 5,000
+/// waiting queries and the CLI.
+pub(super) const MAX_CONNECTIONS: usize = 8192;
+/// Connections from one address that is not loopback; Consul's `http_max_conns_per_client`.
+pub(super) const MAX_CONNECTIONS_PER_PEER: usize = 200;
+/// A request's head must arrive within this time; also how long a kept-alive connection may idle.
+pub(super) const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// A request's body must arrive within this time.
+pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// A peer that takes no byte of its answer for so long is dropped.
+pub(super) const WRITE_STALL: Duration = Duration::from_secs(30);
+/// Largest request body, counted while it is read: a registration with every limit used is smaller.
+pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Read buffer of a connection, and with it the largest request head.
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Nesting of a request's JSON; real bodies stay below ten.
+pub(super) const MAX_JSON_DEPTH: usize = 64;
+/// How long a blocking query waits when it does not say, Consul's default.
+pub(super) const DEFAULT_WAIT: Duration = Duration::from_secs(5 * 60);
+/// The longest a blocking query waits; larger wishes are cut to it, as Consul does.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(10 * 60);
+/// Names in one `intentions/match`: each costs a copy of the matching rules in the answer.
+pub(super) const MAX_MATCH_NAMES: usize = 64;
+/// First pause after `accept` failed for want of a resource; doubles up to [`MAX_ACCEPT_PAUSE`].
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Longest pause between two tries to accept.
+pub(super) const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// How long requests in flight may take to finish after the shutdown began.
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);

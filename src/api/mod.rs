@@ -1,0 +1,96 @@
+//! The HTTP API: Consul's surface for discovery and Connect, and Weft's own under `/v1/weft`.
+//!
+//! `app` binds a [`Server`] with an [`ApiState`] and lets it run until its shutdown. Handlers are thin
+//! over `catalog` and `ca`: they read the query, wait if asked to, and hand records to the pure shapes
+//! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, the
+//! routes merged in by other modules included. All bounds stand in `limits`.
+
+mod agent;
+mod blocking;
+mod body;
+mod catalog;
+mod connect;
+mod decode;
+mod error;
+mod guard;
+mod health;
+mod intentions;
+pub mod json;
+mod limits;
+mod query;
+mod reply;
+mod routes;
+mod server;
+mod stall;
+mod weft;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::sync::{Mutex, watch};
+
+pub use server::{BindError, Server};
+
+use crate::ca::Ca;
+use crate::catalog::Catalog;
+use crate::model::{CheckStatus, Definition};
+
+/// Reads the body of a registration; the error is shown to the caller as it is.
+pub type DefinitionDecoder = Arc<dyn Fn(&[u8]) -> Result<Definition, String> + Send + Sync>;
+
+/// Whoever runs the clocks of TTL checks: told about every report, so that the period starts anew.
+pub trait TtlClock: Send + Sync {
+    /// The check `id` of the server's own node was reported; `output` is the caller's note.
+    fn touch(&self, id: &str, status: CheckStatus, output: &str);
+}
+
+/// What the API serves from.
+#[derive(Clone)]
+pub struct ApiState {
+    pub catalog: Catalog,
+    pub ca: Ca,
+    pub decode: DefinitionDecoder,
+    /// `None` when nobody runs TTL clocks: reports then only change the catalog.
+    pub ttl: Option<Arc<dyn TtlClock>>,
+    /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
+    pub grpc: Option<SocketAddr>,
+    /// Host names besides `localhost`, loopback and the bound addresses that requests may name.
+    pub allowed_hosts: Vec<String>,
+    /// Indent every answer, as Consul's dev mode does.
+    pub pretty: bool,
+    /// Routes of other modules, such as `/metrics`; served behind the same guard.
+    pub routes: Router,
+}
+
+impl ApiState {
+    /// A state with nothing optional: no TTL clocks, no gRPC address, no extra hosts or routes.
+    #[must_use]
+    pub fn new(catalog: Catalog, ca: Ca, decode: DefinitionDecoder) -> Self {
+        Self {
+            catalog,
+            ca,
+            decode,
+            ttl: None,
+            grpc: None,
+            allowed_hosts: Vec::new(),
+            pretty: false,
+            routes: Router::new(),
+        }
+    }
+}
+
+/// What handlers share.
+struct Shared {
+    state: ApiState,
+    bound: Vec<SocketAddr>,
+    /// True once the server shuts down: waiting queries answer at once.
+    draining: watch::Receiver<bool>,
+    /// Makes look-then-write of intentions and of sidecar ports atomic within this server.
+    writes: Mutex<()>,
+}
+
+/// Number of the state that a record or an answer belongs to; never 0 toward clients.
+type Index = u64;
+
+type App = axum::extract::State<Arc<Shared>>;

@@ -1,0 +1,99 @@
+//! Bodies and headers of successful answers.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
+
+use super::Index;
+use super::error::ApiError;
+use super::query::Consistency;
+
+const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
+const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
+const CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
+
+/// How JSON is laid out: compact without a newline, or indented by four spaces with one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    Compact,
+    Pretty,
+}
+
+/// 200 with a JSON body.
+pub(super) fn json<T: Serialize + ?Sized>(layout: Layout, value: &T) -> Response {
+    match encode(layout, value) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(fault) => {
+            ApiError::internal(format!("the answer cannot be written as JSON: {fault}")).into_response()
+        }
+    }
+}
+
+/// 200 with nothing in it and no content type: Consul's answer to writes on the agent.
+pub(super) fn empty() -> Response {
+    Response::new(Body::empty())
+}
+
+/// Adds the headers of a catalog read.
+pub(super) fn add_index(response: &mut Response, index: Index, known_leader: bool) {
+    let headers = response.headers_mut();
+    headers.insert(INDEX, HeaderValue::from(index.max(1)));
+    let known = if known_leader { "true" } else { "false" };
+    headers.insert(KNOWN_LEADER, HeaderValue::from_static(known));
+    headers.insert(LAST_CONTACT, HeaderValue::from_static("0"));
+}
+
+pub(super) fn add_consistency(headers: &mut HeaderMap, consistency: Consistency) {
+    headers.insert(CONSISTENCY, HeaderValue::from_static(consistency.as_str()));
+}
+
+/// Go escapes `<`, `>` and `&` in JSON; clients compare texts, and browsers are safer for it. Outside
+/// of strings JSON has none of the three, so the bytes may simply be replaced.
+fn encode<T: Serialize + ?Sized>(layout: Layout, value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let mut plain = Vec::with_capacity(256);
+    match layout {
+        Layout::Compact => serde_json::to_writer(&mut plain, value)?,
+        Layout::Pretty => {
+            let formatter = PrettyFormatter::with_indent(b"    ");
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut plain, formatter))?;
+            plain.push(b'\n');
+        }
+    }
+    if !plain.iter().any(|byte| matches!(byte, b'<' | b'>' | b'&')) {
+        return Ok(plain);
+    }
+    let mut escaped = Vec::with_capacity(plain.len() + 64);
+    for byte in plain {
+        match byte {
+            b'<' => escaped.extend_from_slice(b"\\u003c"),
+            b'>' => escaped.extend_from_slice(b"\\u003e"),
+            b'&' => escaped.extend_from_slice(b"\\u0026"),
+            other => escaped.push(other),
+        }
+    }
+    Ok(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text<T: Serialize + ?Sized>(layout: Layout, value: &T) -> String {
+        String::from_utf8(encode(layout, value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn layouts_are_consuls() {
+        assert_eq!(text(Layout::Compact, &["a"]), r#"["a"]"#);
+        assert_eq!(text(Layout::Pretty, &["127.0.0.1:18300"]), "[\n    \"127.0.0.1:18300\"\n]\n");
+        assert_eq!(text(Layout::Pretty, &[] as &[u8]), "[]\n");
+    }
+
+    #[test]
+    fn html_characters_are_escaped_as_go_does() {
+        assert_eq!(text(Layout::Compact, "a => <b> & c"), r#""a =\u003e \u003cb\u003e \u0026 c""#);
+    }
+}

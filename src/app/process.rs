@@ -1,0 +1,143 @@
+//! What every long-running command does around its server or sidecar: a runtime, signals, the end.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::AppError;
+use super::server::{self, Server};
+use super::sidecar::{self, Sidecar};
+use crate::net::socket;
+
+/// How long a sidecar looks for its control plane before it gives up at start.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on these signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// When the system does not let us listen to them.
+    pub fn new() -> Result<Self, AppError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|source| AppError::Start { what: "the signal handler".to_owned(), source })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one of them. Cancel-safe.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs `work`; a further signal gives it up at once.
+pub async fn unless_signalled_again<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = signals.received() => {
+            tracing::warn!("second signal: leaving at once");
+            None
+        }
+    }
+}
+
+/// Runs a control plane until a signal.
+///
+/// # Errors
+/// When it cannot start, or dies.
+pub fn serve(settings: server::Settings) -> Result<(), AppError> {
+    let files = socket::raise_file_limit();
+    tracing::debug!(files, "limit of open files");
+    runtime(Kind::Server)?.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut server = Server::start(settings).await?;
+        tokio::select! {
+            () = signals.received() => {}
+            fault = server.failed() => return Err(fault),
+        }
+        tracing::info!("stopping; sidecars keep what they know");
+        unless_signalled_again(&mut signals, server.stop()).await;
+        Ok(())
+    })
+}
+
+/// Runs a sidecar until a signal, then drains it.
+///
+/// # Errors
+/// When it cannot start, is refused for good, or dies.
+pub fn proxy(settings: sidecar::Settings) -> Result<(), AppError> {
+    let files = socket::raise_file_limit();
+    tracing::debug!(files, "limit of open files");
+    runtime(Kind::Sidecar)?.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut sidecar = Sidecar::start(settings)?;
+        announce(&sidecar);
+        tokio::select! {
+            ready = sidecar.ready(START_LIMIT) => ready?,
+            () = signals.received() => return Ok(()), // nobody knows of us yet
+        }
+        tracing::info!(service = %sidecar.service(), "sidecar is ready");
+        tokio::select! {
+            () = signals.received() => {}
+            fault = sidecar.failed() => return Err(fault),
+        }
+        let leave = async {
+            sidecar.withdraw().await;
+            sidecar.finish().await
+        };
+        match unless_signalled_again(&mut signals, leave).await {
+            Some(true) => tracing::info!("drained"),
+            Some(false) => tracing::warn!("some streams did not end within the grace and were closed"),
+            None => {}
+        }
+        Ok(())
+    })
+}
+
+/// One line for each address, so that nobody has to guess a port.
+pub(super) fn announce(sidecar: &Sidecar) {
+    let bound = sidecar.bound();
+    tracing::info!(service = %sidecar.service(), inbound = %bound.inbound, admin = bound.admin.map(tracing::field::display), "sidecar listens");
+    for upstream in &bound.upstreams {
+        let (destination, address) = (&upstream.destination, upstream.address);
+        if upstream.moved {
+            tracing::warn!(%destination, %address, "the declared port is taken; using the next free one");
+        } else {
+            tracing::info!(%destination, %address, "upstream listens");
+        }
+    }
+}
+
+/// What runs on a runtime: a sidecar's data has threads of its own, its control work needs one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Server,
+    Sidecar,
+}
+
+pub(super) fn runtime(kind: Kind) -> Result<tokio::runtime::Runtime, AppError> {
+    let mut builder = match kind {
+        Kind::Server => tokio::runtime::Builder::new_multi_thread(),
+        Kind::Sidecar => tokio::runtime::Builder::new_current_thread(),
+    };
+    builder
+        .enable_all()
+        .build()
+        .map_err(|source| AppError::Start { what: "the runtime".to_owned(), source })
+}

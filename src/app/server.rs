@@ -1,0 +1,220 @@
+//! The control plane of one process: store, catalog, CA, checks, gRPC port and HTTP API.
+
+mod checks;
+mod declared;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::checks::Checks;
+use super::{AppError, ports};
+use crate::api::{self, ApiState};
+use crate::ca::{self, Ca};
+use crate::catalog::{self, Catalog};
+use crate::config;
+use crate::control::{self, edges::Edges};
+use crate::model::{Action, CheckDefinition, Definition, NodeName};
+use crate::store::{MemoryStore, RedbStore, Store};
+use crate::telemetry::{Readiness, ServerMetrics, admin};
+
+/// Name of the store's file in the data directory.
+const STORE_FILE: &str = "weft.redb";
+
+/// What a server is told at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Services declared in files.
+    pub definitions: Vec<Definition>,
+    /// Checks of the server's node that files declare.
+    pub node_checks: Vec<CheckDefinition>,
+    /// `None` keeps everything in memory.
+    pub data_dir: Option<PathBuf>,
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub node: NodeName,
+    pub node_address: String,
+    pub datacenter: String,
+    pub leaf_ttl: Duration,
+    /// What applies when no intention matches.
+    pub default_action: Action,
+    /// Further host names by which the HTTP API may be called.
+    pub allowed_hosts: Vec<String>,
+    /// No token is needed to enrol from loopback.
+    pub dev: bool,
+    /// Ports that are taken move to the next free one.
+    pub next_free_ports: bool,
+}
+
+/// Addresses a server listens on.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+}
+
+/// A running control plane.
+pub struct Server {
+    bound: Bound,
+    catalog: Catalog,
+    ca: Ca,
+    edges: Edges,
+    readiness: Readiness,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<&'static str>,
+}
+
+impl Server {
+    /// Opens the store, binds every port and starts to serve.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, a port is taken or a declared service is refused; then nothing
+    /// runs.
+    pub async fn start(settings: Settings) -> Result<Self, AppError> {
+        let (metrics, readiness) = (ServerMetrics::new(), Readiness::new());
+        let starting = readiness.pending("start");
+        let store = open_store(&settings).await?;
+        let catalog = Catalog::open(Arc::clone(&store), catalog_settings(&settings)).await?;
+        let ca = Ca::open(Arc::clone(&store), ca_settings(&settings)).await?;
+        let http = free(settings.http, "the HTTP API", settings.next_free_ports)?;
+        let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
+        let grpc =
+            control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
+        declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
+        let checks = Checks::new(catalog.clone());
+
+        let mut state = ApiState::new(catalog.clone(), ca.clone(), Arc::new(decode));
+        state.ttl = Some(checks.ttl_clock());
+        state.grpc = Some(grpc.local_addr());
+        state.pretty = settings.dev;
+        state.allowed_hosts.clone_from(&settings.allowed_hosts);
+        state.routes = admin::router(readiness.clone(), metrics.registry());
+        let edges = grpc.edges();
+        let api = api::Server::bind(&[http], state).await?;
+        let bound =
+            Bound { http: api.local_addrs().first().copied().unwrap_or(http), grpc: grpc.local_addr() };
+
+        let (stop, stopped) = watch::channel(false);
+        let until = |mut stopped: watch::Receiver<bool>| async move {
+            // An error means that the server is gone, which says stop as well.
+            let _stop = stopped.wait_for(|stop| *stop).await;
+        };
+        let mut tasks = JoinSet::new();
+        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped));
+        tasks.spawn(async move {
+            grpc.serve(grpc_stop).await;
+            "the gRPC port"
+        });
+        tasks.spawn(async move {
+            api.serve(api_stop).await;
+            "the HTTP API"
+        });
+        tasks.spawn(async move {
+            checks.run().await;
+            "the check runner"
+        });
+        starting.done();
+        tracing::info!(http = %bound.http, grpc = %bound.grpc, trust_domain = %ca.trust_domain(), "server is ready");
+        Ok(Self { bound, catalog, ca, edges, readiness, stop, tasks })
+    }
+
+    #[must_use]
+    pub const fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    #[must_use]
+    pub const fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
+    /// What the sidecars reported of their connections.
+    #[must_use]
+    pub const fn edges(&self) -> &Edges {
+        &self.edges
+    }
+
+    /// Waits for a fault that ends the server; returns only then.
+    pub async fn failed(&mut self) -> AppError {
+        match self.tasks.join_next().await {
+            Some(Ok(what)) => AppError::Died(what),
+            Some(Err(_)) | None => AppError::Died("a task of the server"),
+        }
+    }
+
+    /// Answers what is under way and stops. Proxies keep what they know and come back.
+    pub async fn stop(mut self) {
+        self.readiness.drain();
+        self.stop.send_replace(true);
+        // The check runner has no end of its own; both ports bound their drain.
+        for _port in 0..2 {
+            self.tasks.join_next().await;
+        }
+    }
+}
+
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, AppError> {
+    let Some(directory) = &settings.data_dir else {
+        return Ok(Arc::new(MemoryStore::new()));
+    };
+    create_private(directory).map_err(|source| AppError::File {
+        action: "create the data directory",
+        path: directory.clone(),
+        source,
+    })?;
+    Ok(Arc::new(RedbStore::open(directory.join(STORE_FILE)).await?))
+}
+
+/// Creates a directory that only its owner may enter; one that exists stays as it is.
+fn create_private(directory: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn free(address: SocketAddr, purpose: &str, next_free: bool) -> Result<SocketAddr, AppError> {
+    if !next_free {
+        return Ok(address);
+    }
+    // Bound and let go: the listener that follows takes the same port, which nobody else is after.
+    let (listener, moved) = ports::bind_next_free(address, purpose)?;
+    let found = ports::local(&listener)?;
+    if moved {
+        tracing::warn!(wanted = %address, %found, "port of {purpose} is taken; using the next free one");
+    }
+    Ok(found)
+}
+
+fn catalog_settings(settings: &Settings) -> catalog::Settings {
+    catalog::Settings {
+        datacenter: settings.datacenter.clone(),
+        node: settings.node.clone(),
+        node_address: settings.node_address.clone(),
+        default_action: settings.default_action,
+    }
+}
+
+fn ca_settings(settings: &Settings) -> ca::Settings {
+    ca::Settings {
+        datacenter: settings.datacenter.clone(),
+        server_id: settings.node.to_string(),
+        leaf_ttl: settings.leaf_ttl,
+    }
+}
+
+fn control_settings(settings: &Settings) -> control::Settings {
+    control::Settings { dev: settings.dev, ..control::Settings::default() }
+}
+
+/// Reads the body of a registration over the HTTP API.
+fn decode(body: &[u8]) -> Result<Definition, String> {
+    config::parse_definition_json(body).map_err(|faults| config::api_message(&faults))
+}

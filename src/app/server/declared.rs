@@ -1,0 +1,98 @@
+//! Services declared in the server's own files: registered at start, and deregistered when a later
+//! start finds them gone from the files. What was registered over an API is left alone.
+
+use std::collections::BTreeSet;
+
+use crate::app::AppError;
+use crate::catalog::{Catalog, Owner};
+use crate::model::service::SIDECAR_PORTS;
+use crate::model::{Check, CheckDefinition, Definition, InstanceId, NodeName};
+use crate::store::{Op, Store, StoreError, Txn};
+
+/// Where the ids of declared services are kept, so that the next start knows them.
+const KEY: &str = "app/declared";
+
+/// Makes the catalog agree with the files.
+pub(super) async fn apply(
+    store: &dyn Store,
+    catalog: &Catalog,
+    definitions: &[Definition],
+    node_checks: &[CheckDefinition],
+) -> Result<(), AppError> {
+    let node = &catalog.settings().node;
+    let mut registrations = Vec::new();
+    let mut ports = free_ports(catalog);
+    for definition in definitions {
+        let port = match &definition.sidecar {
+            Some(sidecar) if sidecar.port.is_none() => sidecar_port(catalog, definition, &mut ports)?,
+            _ => 0,
+        };
+        registrations.extend(definition.expand(node, port)?);
+    }
+    if !registrations.is_empty() {
+        catalog.register(registrations, Owner::Permanent).await?;
+    }
+    for definition in node_checks {
+        catalog.put_check(&node_check(node, definition)).await?;
+    }
+    let now: BTreeSet<InstanceId> = definitions.iter().map(|d| d.id.clone()).collect();
+    for gone in remembered(store).await?.difference(&now) {
+        catalog.deregister(node, gone).await?;
+    }
+    remember(store, &now).await
+}
+
+fn node_check(node: &NodeName, definition: &CheckDefinition) -> Check {
+    Check {
+        node: node.clone(),
+        id: definition.id.clone(),
+        name: definition.name.clone(),
+        notes: definition.notes.clone(),
+        status: definition.initial,
+        output: String::new(),
+        instance: None,
+        // Consul leaves the type of node checks from files empty.
+        type_name: String::new(),
+        definition: Some(definition.clone()),
+    }
+}
+
+async fn remembered(store: &dyn Store) -> Result<BTreeSet<InstanceId>, AppError> {
+    let image = store.load(KEY).await?;
+    let Some(entry) = image.entries.into_iter().find(|entry| entry.key == KEY) else {
+        return Ok(BTreeSet::new());
+    };
+    serde_json::from_slice(&entry.value).map_err(|error| damaged(&error))
+}
+
+async fn remember(store: &dyn Store, ids: &BTreeSet<InstanceId>) -> Result<(), AppError> {
+    let value = serde_json::to_vec(ids).map_err(|error| damaged(&error))?;
+    let put = Op::Put { key: KEY.to_owned(), value: value.into() };
+    store.commit(Txn { conditions: Vec::new(), ops: vec![put] }).await?;
+    Ok(())
+}
+
+fn damaged(error: &serde_json::Error) -> AppError {
+    StoreError::Damaged { key: KEY.to_owned(), detail: error.to_string() }.into()
+}
+
+/// The port a sidecar had before, or the lowest free one (Consul's rule).
+fn sidecar_port(
+    catalog: &Catalog,
+    definition: &Definition,
+    free: &mut impl Iterator<Item = u16>,
+) -> Result<u16, AppError> {
+    let node = &catalog.settings().node;
+    let id = InstanceId::new(format!("{}-sidecar-proxy", definition.id))?;
+    if let Some(held) = catalog.instance(node, &id) {
+        return Ok(held.instance.instance.port);
+    }
+    let none = AppError::NoPort { first: *SIDECAR_PORTS.start(), last: *SIDECAR_PORTS.end() };
+    free.next().ok_or(none)
+}
+
+fn free_ports(catalog: &Catalog) -> impl Iterator<Item = u16> + use<> {
+    let records = catalog.instances_on(&catalog.settings().node);
+    let taken: BTreeSet<u16> = records.iter().map(|record| record.instance.port).collect();
+    SIDECAR_PORTS.filter(move |port| !taken.contains(port))
+}

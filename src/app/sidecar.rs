@@ -1,0 +1,376 @@
+//! One sidecar: agent, checks, data plane and admin endpoint of one service instance.
+//!
+//! Listeners bind before the first configuration; connections wait for it, bounded. The order of
+//! leaving: not ready → peers stop choosing us → their knowledge spreads → inbound drains → outbound
+//! drains → deregistered.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
+
+use super::{AppError, ports};
+use crate::agent::{self, Agent};
+use crate::health::Runner;
+use crate::model::service::Upstream as DeclaredUpstream;
+use crate::model::{Definition, NodeName, Registration, ServiceName};
+use crate::net::limits;
+use crate::proxy::{self, LocalApp, Proxy};
+use crate::telemetry::{Pending, ProxyMetrics, Readiness, admin};
+
+/// How long the control plane may take to spread that we leave, and to deregister us.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Keys of Consul's opaque settings that are durations in milliseconds.
+const CONNECT_TIMEOUT: &str = "connect_timeout_ms";
+const LOCAL_CONNECT_TIMEOUT: &str = "local_connect_timeout_ms";
+
+/// What a sidecar is told at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub definition: Definition,
+    pub servers: Vec<String>,
+    pub token: Option<String>,
+    pub node: NodeName,
+    /// Where the inbound side listens.
+    pub bind: IpAddr,
+    /// What peers are told to dial; the bind address when `None`.
+    pub advertise: Option<String>,
+    pub inbound_port: Option<u16>,
+    /// `None` for no admin endpoint.
+    pub admin: Option<SocketAddr>,
+    pub workers: usize,
+    /// Upstream ports that are taken move to the next free one.
+    pub next_free_ports: bool,
+    /// How long to keep accepting after peers were told to stop choosing us.
+    pub drain_delay: Duration,
+    /// How long open streams may take to finish.
+    pub drain_grace: Duration,
+}
+
+/// Addresses a sidecar listens on.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    pub inbound: SocketAddr,
+    pub upstreams: Vec<BoundUpstream>,
+    pub admin: Option<SocketAddr>,
+}
+
+/// One upstream's local address.
+#[derive(Debug, Clone)]
+pub struct BoundUpstream {
+    pub destination: ServiceName,
+    pub address: SocketAddr,
+    /// The declared port was taken.
+    pub moved: bool,
+}
+
+/// A running sidecar. Dropping it kills it: nothing is drained, nobody is told.
+pub struct Sidecar {
+    bound: Bound,
+    service: ServiceName,
+    agent: Agent,
+    proxy: Proxy,
+    checks: Runner,
+    readiness: Readiness,
+    settings: Settings,
+    tasks: Tasks,
+}
+
+/// Tasks that end with their owner.
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// The listening sockets of a sidecar, before anything runs.
+struct Listeners {
+    inbound: TcpListener,
+    upstreams: Vec<proxy::Upstream>,
+    admin: Option<TcpListener>,
+    bound: Bound,
+}
+
+impl Sidecar {
+    /// Binds every port and starts everything. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When a port cannot be bound or a thread not started; then nothing runs.
+    pub fn start(mut settings: Settings) -> Result<Self, AppError> {
+        let sidecar = settings.definition.sidecar.get_or_insert_default().clone();
+        let listeners = Listeners::bind(&settings, &sidecar.upstreams)?;
+        let registrations = registrations(&settings, listeners.bound.inbound.port())?;
+        let app = local_app(&registrations)?;
+        let service = settings.definition.name.clone();
+        let metrics = ProxyMetrics::new();
+        let readiness = Readiness::new();
+        let waits = Waits::new(&readiness);
+
+        let agent = Agent::start(agent::Settings {
+            servers: settings.servers.clone(),
+            token: settings.token.clone(),
+            service: service.clone(),
+            registrations: registrations.clone(),
+            upstreams: sidecar.upstreams.iter().map(|u| u.destination.clone()).collect(),
+        });
+        let Listeners { inbound, upstreams, admin: admin_listener, bound } = listeners;
+        let plane = proxy::Settings {
+            service: service.clone(),
+            app,
+            inbound: Some(inbound),
+            upstreams,
+            workers: settings.workers,
+        };
+        let proxy = Proxy::start(plane, &agent.handle, &metrics)
+            .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
+        let checks = Runner::start(checks(&registrations), agent.handle.checks.clone());
+        let mut tasks =
+            Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
+        if let Some(listener) = admin_listener {
+            let router = admin::router(readiness.clone(), metrics.registry());
+            let listener = tokio::net::TcpListener::from_std(listener)
+                .map_err(|source| AppError::Start { what: "the admin endpoint".to_owned(), source })?;
+            tasks.0.push(tokio::spawn(admin::serve(vec![listener], router, std::future::pending())));
+        }
+        Ok(Self { bound, service, agent, proxy, checks, readiness, settings, tasks })
+    }
+
+    #[must_use]
+    pub const fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    #[must_use]
+    pub const fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    #[must_use]
+    pub const fn agent(&self) -> &agent::Handle {
+        &self.agent.handle
+    }
+
+    #[must_use]
+    pub const fn checks(&self) -> &Runner {
+        &self.checks
+    }
+
+    /// Waits until traffic can flow: certificate, registration and configuration are there.
+    ///
+    /// # Errors
+    /// When the control plane refuses us for good, or cannot be reached within `limit`.
+    pub async fn ready(&mut self, limit: Duration) -> Result<(), AppError> {
+        let readiness = self.readiness.clone();
+        tokio::select! {
+            () = readiness.ready() => Ok(()),
+            error = self.agent.failed() => Err(error.into()),
+            () = tokio::time::sleep(limit) => Err(AppError::Unreachable {
+                servers: self.settings.servers.join(", "),
+                seconds: limit.as_secs(),
+                cause: self.cause(),
+            }),
+        }
+    }
+
+    /// Waits for a fault that ends the sidecar; returns only then.
+    pub async fn failed(&mut self) -> AppError {
+        tokio::select! {
+            error = self.agent.failed() => error.into(),
+            () = self.proxy.worker_died() => AppError::Died("a data worker"),
+        }
+    }
+
+    fn cause(&self) -> String {
+        let status = self.agent.handle.status.borrow();
+        status.last_error.clone().unwrap_or_else(|| "no answer".to_owned())
+    }
+
+    /// Stops being chosen: not ready, and every peer is told. The inbound side still works.
+    pub async fn withdraw(&self) {
+        self.readiness.drain();
+        self.agent.drain(GOODBYE).await;
+        tokio::time::sleep(self.settings.drain_delay).await;
+    }
+
+    /// Finishes what runs and leaves. Says whether every stream ended by itself.
+    pub async fn finish(self) -> bool {
+        let Self { agent, proxy, checks, settings, tasks, .. } = self;
+        let whole = proxy.drain(settings.drain_grace).await;
+        agent.stop(GOODBYE).await;
+        drop((checks, tasks));
+        whole
+    }
+
+    /// What a crash does: nothing is drained, nobody is told; every socket is closed when it returns.
+    pub async fn kill(self) {
+        self.proxy.kill().await;
+    }
+
+    /// As [`Self::finish`], with `between` after the inbound side has drained: the application still
+    /// reaches its upstreams then.
+    pub async fn finish_around(self, between: impl Future<Output = ()>) -> bool {
+        let Self { agent, proxy, checks, settings, tasks, .. } = self;
+        let whole = proxy.drain_around(settings.drain_grace, between).await;
+        agent.stop(GOODBYE).await;
+        drop((checks, tasks));
+        whole
+    }
+}
+
+impl Listeners {
+    fn bind(settings: &Settings, declared: &[DeclaredUpstream]) -> Result<Self, AppError> {
+        let declared_port = settings.definition.sidecar.as_ref().and_then(|sidecar| sidecar.port);
+        let inbound = match settings.inbound_port.or(declared_port) {
+            Some(port) => ports::bind(SocketAddr::new(settings.bind, port), "the inbound side")?,
+            None => ports::bind_sidecar(settings.bind)?,
+        };
+        let mut upstreams = Vec::new();
+        let mut bound_upstreams = Vec::new();
+        for upstream in declared {
+            let (listener, moved) = bind_upstream(upstream, settings.next_free_ports)?;
+            bound_upstreams.push(BoundUpstream {
+                destination: upstream.destination.clone(),
+                address: ports::local(&listener)?,
+                moved,
+            });
+            upstreams.push(proxy::Upstream {
+                destination: upstream.destination.clone(),
+                listener,
+                connect_timeout: millis(&upstream.config, CONNECT_TIMEOUT).unwrap_or(limits::DIAL),
+            });
+        }
+        let admin = match settings.admin {
+            Some(address) => Some(ports::bind_next_free(address, "the admin endpoint")?.0),
+            None => None,
+        };
+        let bound = Bound {
+            inbound: ports::local(&inbound)?,
+            upstreams: bound_upstreams,
+            admin: admin.as_ref().map(ports::local).transpose()?,
+        };
+        Ok(Self { inbound, upstreams, admin, bound })
+    }
+}
+
+fn bind_upstream(upstream: &DeclaredUpstream, next_free: bool) -> Result<(TcpListener, bool), AppError> {
+    let host = upstream.bind_address();
+    let ip: IpAddr = host.parse().map_err(|_| {
+        AppError::Usage(format!(
+            "local_bind_address {host:?} of upstream {} is not an IP address",
+            upstream.destination
+        ))
+    })?;
+    let address = SocketAddr::new(ip, upstream.local_bind_port);
+    let purpose = format!("upstream {}", upstream.destination);
+    if next_free {
+        ports::bind_next_free(address, &purpose)
+    } else {
+        ports::bind(address, &purpose).map(|listener| (listener, false))
+    }
+}
+
+/// The instance and its sidecar as the catalog will hold them, with the real port and address.
+fn registrations(settings: &Settings, port: u16) -> Result<Vec<Registration>, AppError> {
+    let mut definition = settings.definition.clone();
+    if let Some(sidecar) = &mut definition.sidecar {
+        sidecar.port = Some(port);
+        let bind = (!settings.bind.is_unspecified()).then(|| settings.bind.to_string());
+        if let Some(address) = settings.advertise.clone().or_else(|| sidecar.address.take()).or(bind) {
+            sidecar.address = Some(address);
+        }
+    }
+    Ok(definition.expand(&settings.node, port)?)
+}
+
+fn local_app(registrations: &[Registration]) -> Result<LocalApp, AppError> {
+    let spec = registrations.iter().find_map(|registration| registration.instance.proxy.as_ref());
+    let Some(spec) = spec else {
+        return Err(AppError::Usage("the service has no sidecar to run".to_owned()));
+    };
+    Ok(LocalApp {
+        host: spec.local_address.clone(),
+        port: spec.local_port,
+        connect_timeout: millis(&spec.config, LOCAL_CONNECT_TIMEOUT).unwrap_or(limits::LOCAL_DIAL),
+    })
+}
+
+fn checks(
+    registrations: &[Registration],
+) -> Vec<(crate::model::InstanceId, crate::model::CheckDefinition)> {
+    let all = registrations.iter().flat_map(|registration| {
+        let instance = &registration.instance.id;
+        registration.checks.iter().map(move |check| (instance.clone(), check.definition.clone()))
+    });
+    all.filter_map(|(instance, definition)| Some((instance, definition?))).collect()
+}
+
+fn millis(
+    config: &std::collections::BTreeMap<String, serde_json::Value>,
+    key: &str,
+) -> Option<Duration> {
+    config.get(key)?.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis)
+}
+
+/// What readiness waits for.
+struct Waits {
+    certificate: Option<Pending>,
+    registration: Option<Pending>,
+    configuration: Option<Pending>,
+}
+
+impl Waits {
+    fn new(readiness: &Readiness) -> Self {
+        Self {
+            certificate: Some(readiness.pending("certificate")),
+            registration: Some(readiness.pending("registration")),
+            configuration: Some(readiness.pending("configuration")),
+        }
+    }
+}
+
+/// Follows the agent: ticks readiness off and keeps the gauges.
+async fn watch_agent(agent: agent::Handle, metrics: ProxyMetrics, mut waits: Waits) {
+    let (mut status, mut identity, mut changes) = (agent.status, agent.identity, agent.changes);
+    let mut renewals = 0u64;
+    loop {
+        if let Some(held) = identity.borrow_and_update().as_ref() {
+            metrics.certificate(held.not_after());
+            if held.not_after() > SystemTime::now() {
+                drop(waits.certificate.take());
+            }
+            if held.generation() > renewals {
+                renewals = held.generation();
+                metrics.renewal(true);
+            }
+        }
+        {
+            let status = status.borrow_and_update();
+            metrics.control_connected(status.connected);
+            if status.connected {
+                metrics.config_confirmed();
+            }
+            if status.registered {
+                drop(waits.registration.take());
+            }
+            if status.synced {
+                drop(waits.configuration.take());
+            }
+        }
+        let changed = tokio::select! {
+            changed = status.changed() => changed,
+            changed = identity.changed() => changed,
+            changed = changes.changed() => {
+                metrics.config_update(true);
+                metrics.config_confirmed();
+                changed
+            }
+        };
+        if changed.is_err() {
+            return; // the agent is gone
+        }
+    }
+}

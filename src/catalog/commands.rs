@@ -1,0 +1,158 @@
+//! The catalog's writes: each checks what it is given, plans, commits, and waits until reads show it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::key::Key;
+use super::{Catalog, CatalogError, LEASE_TTL, LeaseId, Owner, node, plan, validate};
+use crate::model::{Action, Check, CheckReport, InstanceId, Intention, NodeName, Party, Registration};
+use crate::store::Revision;
+
+/// Writes: answered when durable and visible to reads.
+///
+/// # Errors
+/// Each may fail with `Store` when the store has stopped, `Contended` when others keep changing the
+/// same records, and `Invalid` when a record is not acceptable or a limit is reached.
+impl Catalog {
+    /// Adds or replaces instances and their checks in one transaction. A check that was known keeps its
+    /// status unless it comes with an output; one that is not listed goes, except maintenance mode.
+    /// The same registration again writes nothing.
+    ///
+    /// # Errors
+    /// `NoLease` when the owner has expired; see the block.
+    pub async fn register(
+        &self,
+        registrations: Vec<Registration>,
+        owner: Owner,
+    ) -> Result<Revision, CatalogError> {
+        validate::registrations(&registrations)?;
+        let write = self.shared.write(|state| plan::register(state, &registrations, owner));
+        write.await.map(|(revision, ())| revision)
+    }
+
+    /// Removes an instance, its checks and its sidecar; says whether there was one.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn deregister(&self, node: &NodeName, id: &InstanceId) -> Result<bool, CatalogError> {
+        let write = self.shared.write(|state| Ok(plan::deregister(state, node, id)));
+        write.await.map(|(_, known)| known)
+    }
+
+    /// Adds or replaces one check with its status: of a node, or of an instance that exists.
+    ///
+    /// # Errors
+    /// `NoInstance` when it is about one that does not exist; see the block.
+    pub async fn put_check(&self, check: &Check) -> Result<(), CatalogError> {
+        validate::check(check)?;
+        self.shared.write(|state| plan::put_check(state, check)).await.map(drop)
+    }
+
+    /// Removes one check; says whether there was one.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn delete_check(&self, node: &NodeName, id: &str) -> Result<bool, CatalogError> {
+        let write = self.shared.write(|state| Ok(plan::delete_check(state, node, id)));
+        write.await.map(|(_, known)| known)
+    }
+
+    /// Takes check results; only status changes wake watchers and are written. A new output alone stays
+    /// in memory.
+    ///
+    /// # Errors
+    /// `NoCheck` for unknown ids, after the others were taken; see the block.
+    pub async fn report_checks(
+        &self,
+        node: &NodeName,
+        reports: Vec<CheckReport>,
+    ) -> Result<(), CatalogError> {
+        validate::reports(&reports)?;
+        let (_, unknown) = self.shared.write(|state| plan::report(state, node, &reports)).await?;
+        unknown.map_or(Ok(()), |id| Err(CatalogError::NoCheck(id)))
+    }
+
+    /// Adds the intention of a pair or replaces it; id and time of creation stay.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn put_intention(
+        &self,
+        source: Party,
+        destination: Party,
+        action: Action,
+        description: String,
+        meta: BTreeMap<String, String>,
+    ) -> Result<Intention, CatalogError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let (created_ms, updated_ms) = (now_ms, now_ms);
+        let id = new_uuid()?;
+        let new =
+            Intention { id, source, destination, action, description, meta, created_ms, updated_ms };
+        let write = self.shared.write(|state| plan::put_intention(state, &new));
+        write.await.map(|(_, intention)| intention)
+    }
+
+    /// Removes the intention of a pair; says whether there was one.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn delete_intention(
+        &self,
+        source: &Party,
+        destination: &Party,
+    ) -> Result<bool, CatalogError> {
+        let key = Key::Intention(source.clone(), destination.clone());
+        let write = self.shared.write(|state| Ok(plan::delete_intention(state, &key)));
+        write.await.map(|(_, known)| known)
+    }
+
+    /// Starts a lease. Its id cannot be guessed.
+    ///
+    /// # Errors
+    /// `Invalid` when the period is outside `LEASE_TTL`; see the block.
+    pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, CatalogError> {
+        if !LEASE_TTL.contains(&ttl) {
+            let (least, most) = (LEASE_TTL.start().as_secs(), LEASE_TTL.end().as_secs());
+            let text = format!("a lease of {ttl:?} is not possible: {least} to {most} seconds are");
+            return Err(CatalogError::Invalid(text));
+        }
+        let lease = LeaseId::from_le_bytes(random()?).max(1);
+        self.shared.write(|state| plan::grant_lease(state, lease, ttl)).await?;
+        Ok(lease)
+    }
+
+    /// Starts the lease's period anew; returns it. Asynchronous for a store shared by several servers,
+    /// where the deadline is not only here.
+    ///
+    /// # Errors
+    /// `NoLease` when it does not exist or is being ended.
+    // Asynchronous because a store shared by several servers keeps its own leases.
+    #[allow(clippy::unused_async, reason = "a shared store makes it wait")]
+    pub async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, CatalogError> {
+        let renewed = self.shared.deadlines().renew(lease, tokio::time::Instant::now());
+        renewed.ok_or(CatalogError::NoLease(lease))
+    }
+
+    /// Ends a lease now and removes what it holds.
+    ///
+    /// # Errors
+    /// `NoLease` when it does not exist; see the block.
+    pub async fn revoke_lease(&self, lease: LeaseId) -> Result<(), CatalogError> {
+        if !self.shared.read().state.leases.contains_key(&lease) {
+            return Err(CatalogError::NoLease(lease));
+        }
+        self.shared.end_lease(lease).await
+    }
+}
+
+pub(super) fn new_uuid() -> Result<String, CatalogError> {
+    Ok(node::uuid(random()?, 4))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], CatalogError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CatalogError::NoRandom)?;
+    Ok(bytes)
+}

@@ -1,0 +1,137 @@
+//! The catalog's reads, the waiting for changes, and the board of sidecars.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Catalog, CheckRecord, HealthEntry, InstanceRecord, Interest, Node, Subscription, Topic, proxies,
+};
+use crate::model::{
+    EndpointId, InstanceId, Intention, Intentions, NodeName, Position, ServiceName, Verdict,
+};
+use crate::store::Revision;
+
+/// Reads: of one moment each, without waiting.
+impl Catalog {
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.shared.read().state.position
+    }
+
+    /// All services (applications and sidecars) with the union of their tags.
+    #[must_use]
+    pub fn services(&self) -> BTreeMap<ServiceName, BTreeSet<String>> {
+        self.shared.read().state.service_tags()
+    }
+
+    /// The instances of a service, by node and id.
+    #[must_use]
+    pub fn health(&self, service: &ServiceName) -> Vec<HealthEntry> {
+        self.shared.read().state.health(service)
+    }
+
+    /// Sidecars and natives in front of a service.
+    #[must_use]
+    pub fn connect(&self, service: &ServiceName) -> Vec<HealthEntry> {
+        self.shared.read().state.connect_entries(service)
+    }
+
+    #[must_use]
+    pub fn instance(&self, node: &NodeName, id: &InstanceId) -> Option<HealthEntry> {
+        let id = EndpointId { node: node.clone(), instance: id.clone() };
+        self.shared.read().state.health_entry(&id)
+    }
+
+    /// All instances of a node.
+    #[must_use]
+    pub fn instances_on(&self, node: &NodeName) -> Vec<InstanceRecord> {
+        let live = self.shared.read();
+        let node = live.state.nodes.get(node);
+        node.map(|node| node.instances.values().cloned().collect()).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.shared.read().state.node_list()
+    }
+
+    /// One check of a node or of an instance on it.
+    #[must_use]
+    pub fn check(&self, node: &NodeName, id: &str) -> Option<CheckRecord> {
+        self.shared.read().state.check_record(node, id).cloned()
+    }
+
+    /// All checks of a node, its own first.
+    #[must_use]
+    pub fn checks_on(&self, node: &NodeName) -> Vec<CheckRecord> {
+        self.shared.read().state.checks_on(node)
+    }
+
+    /// With the revisions of creation and last change; ordered by precedence, then by name.
+    #[must_use]
+    pub fn intentions(&self) -> Vec<(Arc<Intention>, Revision, Revision)> {
+        self.shared.read().state.intention_list()
+    }
+
+    #[must_use]
+    pub fn rules(&self) -> Intentions {
+        self.shared.read().state.rules.clone()
+    }
+
+    #[must_use]
+    pub fn decide(&self, source: &ServiceName, destination: &ServiceName) -> Verdict {
+        self.shared.read().state.rules.decide(source, destination)
+    }
+
+    /// The index of a topic (never 0).
+    #[must_use]
+    pub fn index(&self, topic: &Topic) -> Revision {
+        self.shared.read().state.index(topic)
+    }
+
+    /// Waits until the index of a topic passes `index` or `timeout` is over; returns the current one.
+    /// Cancel-safe.
+    pub async fn wait(&self, topic: &Topic, index: Revision, timeout: Duration) -> Revision {
+        let waiter = self.shared.waiters.join(topic);
+        let passed = async {
+            loop {
+                // Listening begins before the look, so nothing is missed in between.
+                let woken = waiter.notified();
+                tokio::pin!(woken);
+                woken.as_mut().enable();
+                if self.index(topic) > index {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        // Either way the current index is the answer.
+        let _passed = tokio::time::timeout(timeout, passed).await;
+        self.index(topic)
+    }
+
+    #[must_use]
+    pub fn subscribe(&self, interest: Interest) -> Subscription {
+        Subscription::new(Arc::clone(&self.shared), interest, Arc::clone(&self.tasks))
+    }
+}
+
+/// The board of sidecars.
+impl Catalog {
+    /// The sidecars known to this server, by service and instance.
+    #[must_use]
+    pub fn proxies(&self) -> Vec<proxies::ProxyStatus> {
+        self.shared.board.list()
+    }
+
+    /// Adds or replaces the record of a sidecar.
+    pub fn update_proxy(&self, status: proxies::ProxyStatus) {
+        self.shared.board.put(status);
+    }
+
+    /// Forgets a sidecar.
+    pub fn remove_proxy(&self, node: &NodeName, instance: &InstanceId) {
+        self.shared.board.remove(&EndpointId { node: node.clone(), instance: instance.clone() });
+    }
+}

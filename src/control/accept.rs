@@ -1,0 +1,148 @@
+//! The gRPC port: accepts, shakes hands, and runs HTTP/2 on each connection with hard limits.
+//!
+//! Accepting survives everything: it waits when there are too many connections, and one connection's
+//! fault ends that one only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::service::Routes;
+use tower_service::Service as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::peer::{Peer, Proven};
+use super::{limits, stopping};
+use crate::net::accept::Acceptor;
+use crate::tls::{self, TlsError};
+
+/// Everything a connection needs.
+#[derive(Clone)]
+pub(super) struct Port {
+    pub tls: watch::Receiver<Arc<ServerConfig>>,
+    pub routes: Routes,
+    pub stop: watch::Receiver<bool>,
+    pub max_connections: usize,
+}
+
+/// Why a connection never carried a request.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("the TLS handshake did not finish within {:?}", limits::HANDSHAKE_TIMEOUT)]
+    Timeout,
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+    #[error("the certificate cannot be used: {0}")]
+    Identity(#[from] TlsError),
+    #[error("the certificate's validity cannot be read")]
+    Validity,
+}
+
+impl Port {
+    /// Accepts until `stop`, then lets the connections end within the grace.
+    pub(super) async fn run(mut self, listener: TcpListener) {
+        let slots = Arc::new(Semaphore::new(self.max_connections));
+        let mut connections = JoinSet::new();
+        let mut acceptor = Acceptor::new(listener);
+        loop {
+            let next = async {
+                // A slot first: while there is none, connections wait in the kernel's queue.
+                let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+                let (tcp, address) = acceptor.accept().await;
+                Some((tcp, address, slot))
+            };
+            tokio::select! {
+                () = stopping(&mut self.stop) => break,
+                Some(_) = connections.join_next() => {}
+                Some((tcp, address, slot)) = next => {
+                    connections.spawn(self.clone().connection(tcp, address, slot));
+                }
+            }
+        }
+        drop(acceptor);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if timeout(limits::SHUTDOWN_GRACE, ended).await.is_err() {
+            tracing::warn!("some gRPC connections did not end in time and are cut");
+        }
+    }
+
+    async fn connection(self, tcp: TcpStream, address: SocketAddr, _slot: OwnedSemaphorePermit) {
+        match self.handshake(tcp, address).await {
+            Ok((stream, peer)) => self.http(stream, peer).await,
+            Err(error) => tracing::debug!(peer = %address, %error, "no gRPC connection"),
+        }
+    }
+
+    async fn handshake(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(TlsStream<TcpStream>, Peer), HandshakeError> {
+        let acceptor = TlsAcceptor::from(self.tls.borrow().clone());
+        let stream = timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
+            .await
+            .map_err(|_| HandshakeError::Timeout)?
+            .map_err(HandshakeError::Tls)?;
+        let certificate = stream.get_ref().1.peer_certificates().map(proven).transpose()?;
+        Ok((stream, Peer { address, certificate }))
+    }
+
+    async fn http(mut self, stream: TlsStream<TcpStream>, peer: Peer) {
+        let (address, routes) = (peer.address, self.routes);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            routes.clone().call(request)
+        });
+        let connection = http2_settings().serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopping(&mut self.stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %address, %error, "gRPC connection broke");
+        }
+    }
+}
+
+fn http2_settings() -> http2::Builder<TokioExecutor> {
+    let mut settings = http2::Builder::new(TokioExecutor::new());
+    settings
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::MAX_STREAMS)
+        .max_header_list_size(limits::MAX_HEADER_LIST_BYTES)
+        .max_send_buf_size(limits::MAX_SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(limits::MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(limits::MAX_LOCAL_RESETS)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(limits::PING_INTERVAL)
+        .keep_alive_timeout(limits::PING_TIMEOUT);
+    settings
+}
+
+/// What a verified client certificate proves, and until when.
+fn proven(chain: &[CertificateDer<'_>]) -> Result<Proven, HandshakeError> {
+    let id = tls::peer_id(Some(chain))?;
+    let leaf = chain.first().ok_or(HandshakeError::Validity)?;
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| HandshakeError::Validity)?;
+    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
+    let not_after: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
+    Ok(Proven { id, not_after })
+}

@@ -1,0 +1,87 @@
+//! Every bound of the gRPC port, with its reason.
+
+use std::time::Duration;
+
+/// Connections at once. Above the 10,000 sidecars to be held, below the usual 20,000 open files.
+pub const MAX_CONNECTIONS: usize = 16_384;
+/// A client that has not finished TLS by then is holding a slot for nothing.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 streams of one connection. A sidecar needs two, a tool some more.
+pub const MAX_STREAMS: u32 = 128;
+/// Header list of one request. Ours are under 1 KiB.
+pub const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// Unsent bytes that HTTP/2 keeps for one stream.
+pub const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// What a client may have in flight toward us on one stream, and on all streams of a connection.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+pub const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// Streams reset before we took them, after which the connection is cut (rapid reset).
+pub const MAX_PENDING_RESETS: usize = 20;
+/// Streams that we reset ourselves for protocol errors, after which the connection is cut.
+pub const MAX_LOCAL_RESETS: usize = 64;
+/// HTTP/2 pings to a silent client, and how long it may take to answer.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// One gRPC message in either direction.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Encoded resources in one message of a batch or snapshot, so that pieces of different streams
+/// interleave on a slow link.
+pub const MAX_PIECE_BYTES: usize = 256 * 1024;
+/// Messages between a Sync task and HTTP/2. One is being written while the next is made.
+pub const OUTBOUND_QUEUE: usize = 2;
+
+/// First issues at once. Each is one commit to the store and one signature.
+pub const MAX_ENROLMENTS: usize = 64;
+/// Renewals at once; apart from enrolments, so that a storm of those starves no renewal.
+pub const MAX_RENEWALS: usize = 64;
+/// How long a call waits for one of these slots.
+pub const SIGNING_QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A request for a P-256 key has about 300 bytes.
+pub const MAX_CSR_BYTES: usize = 8 * 1024;
+/// A token has 151 characters.
+pub const MAX_TOKEN_BYTES: usize = 256;
+
+/// Time for the first message of a Sync stream.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// An application and its sidecar.
+pub const MAX_INSTANCES: usize = 2;
+/// Checks of one registration.
+pub const MAX_CHECKS: usize = 64;
+/// Upstreams of one sidecar.
+pub const MAX_UPSTREAMS: usize = 1024;
+/// Tags, metadata entries or tagged addresses of one instance.
+pub const MAX_ATTRIBUTES: usize = 256;
+/// One free text of a registration: a tag, a value, a JSON object, a note.
+pub const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// Results in one message.
+pub const MAX_REPORTS: usize = 256;
+/// Bytes of the random value that names a sidecar's process.
+pub const MAX_PROCESS_BYTES: usize = 32;
+/// Refused resources kept of one batch.
+pub const MAX_REFUSALS: usize = 64;
+
+/// Least time between two batches to one sidecar, unless the second is urgent.
+pub const BATCH_FLOOR: Duration = Duration::from_millis(5);
+/// A batch or piece unacknowledged for so long makes a sidecar lag: logged once.
+pub const LAG_AFTER: Duration = Duration::from_secs(15);
+/// And for so long ends its stream.
+pub const CLOSE_AFTER: Duration = Duration::from_secs(60);
+
+/// Edges in one report.
+pub const MAX_EDGES_PER_REPORT: usize = 1024;
+/// Edges in memory: (source, destination, reason, side). 200 bytes each.
+pub const MAX_EDGES: usize = 100_000;
+/// Leases granted to callers that are known by certificate only.
+pub const MAX_REMOTE_LEASES: usize = 10_000;
+
+/// How long streams may take to end after shutdown began.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Sidecars that went away stay on the board for so long.
+pub const BOARD_KEEP: Duration = Duration::from_secs(600);
+/// How often the board is swept.
+pub const BOARD_SWEEP: Duration = Duration::from_secs(60);
+/// Pause after the server's own certificate could not be renewed.
+pub const MATERIAL_RETRY: Duration = Duration::from_secs(5);
+/// A wait for changes of a service in `Registry.Watch`; afterwards it waits again.
+pub const WATCH_WAIT: Duration = Duration::from_secs(300);

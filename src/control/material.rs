@@ -1,0 +1,60 @@
+//! The server's own certificate and TLS settings, rebuilt before they expire and when the bundle
+//! changes.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::ControlError;
+use super::limits::MATERIAL_RETRY;
+use crate::ca::Ca;
+use crate::tls;
+
+/// Longest sleep: the certificate's clock is the wall clock, which may jump while we sleep.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+
+/// TLS settings and when to replace them.
+pub(super) struct Material {
+    pub config: Arc<ServerConfig>,
+    renew_at: SystemTime,
+}
+
+impl Material {
+    /// New key, new certificate, current bundle.
+    pub(super) fn make(ca: &Ca) -> Result<Self, ControlError> {
+        let now = SystemTime::now();
+        let own = ca.server_material()?;
+        let bundle = ca.bundle().borrow().clone();
+        let config = tls::grpc_server_config(own.chain, &own.key, &bundle, now)?;
+        let left = own.not_after.duration_since(now).unwrap_or_default();
+        Ok(Self { config, renew_at: now + left / 2 })
+    }
+}
+
+/// Keeps the settings in `sink` fresh, for ever. When that fails the old ones stay.
+pub(super) async fn keep_fresh(ca: Ca, first: Material, sink: watch::Sender<Arc<ServerConfig>>) {
+    let mut bundle = ca.bundle();
+    let mut renew_at = first.renew_at;
+    // What was current when `first` was made is not news.
+    bundle.mark_unchanged();
+    loop {
+        let left = renew_at.duration_since(SystemTime::now()).unwrap_or_default();
+        tokio::select! {
+            () = sleep(left.min(MAX_SLEEP)) => if left > MAX_SLEEP { continue },
+            Ok(()) = bundle.changed() => {}
+        }
+        match Material::make(&ca) {
+            Ok(made) => {
+                renew_at = made.renew_at;
+                sink.send_replace(made.config);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the server's certificate was not renewed; the old one stays in use");
+                renew_at = SystemTime::now() + MATERIAL_RETRY;
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The gRPC port of the control plane: enrolment, Sync streams, registration, health, reflection.
+//!
+//! `app` binds and serves it; `catalog` and `ca` do the work. Invariants: every connection is TLS 1.3;
+//! who a caller is comes from its certificate and never from a request; everything a client can make
+//! grow has a bound in [`limits`].
+
+mod accept;
+mod admission;
+mod convert;
+pub mod edges;
+mod failure;
+mod flow;
+mod identity;
+pub mod limits;
+mod material;
+mod mesh;
+mod peer;
+mod registry;
+pub mod sessions;
+mod sync;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+
+use self::accept::Port;
+use self::edges::Edges;
+use self::material::Material;
+use self::sessions::Sessions;
+use self::sync::Context;
+use crate::ca::{Ca, CaError};
+use crate::catalog::Catalog;
+use crate::net::socket;
+use crate::pb;
+use crate::pb::identity_server::IdentityServer;
+use crate::pb::mesh_server::MeshServer;
+use crate::pb::registry_server::RegistryServer;
+use crate::tls::TlsError;
+
+/// How a server treats its sidecars.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Callers on loopback may enrol without a token.
+    pub dev: bool,
+    /// Silence after which a sidecar's instances are removed.
+    pub lease_ttl: Duration,
+    /// Silence after which a sidecar is told that nothing has changed.
+    pub heartbeat: Duration,
+    /// Connections at once; see [`limits::MAX_CONNECTIONS`].
+    pub max_connections: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dev: false,
+            lease_ttl: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(5),
+            max_connections: limits::MAX_CONNECTIONS,
+        }
+    }
+}
+
+/// Why the port cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error(
+        "cannot listen on {address} for gRPC: {source}; stop what uses it or choose another --grpc address"
+    )]
+    Bind { address: SocketAddr, source: io::Error },
+    #[error("the server has no certificate for its gRPC port: {0}")]
+    Ca(#[from] CaError),
+    #[error("the server's own certificate cannot be used on the gRPC port: {0}")]
+    Tls(#[from] TlsError),
+    #[error("the service descriptions cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// The gRPC port.
+pub struct Server {
+    _private: (),
+}
+
+impl Server {
+    /// Takes the address, makes the server's certificate and prepares the services.
+    ///
+    /// # Errors
+    /// When the address is taken or the CA cannot sign.
+    pub fn bind(
+        address: SocketAddr,
+        catalog: Catalog,
+        ca: Ca,
+        settings: Settings,
+    ) -> Result<Bound, ControlError> {
+        let listener = listen(address).map_err(|source| ControlError::Bind { address, source })?;
+        let address = listener.local_addr().map_err(|source| ControlError::Bind { address, source })?;
+        let material = Material::make(&ca)?;
+        let (stop, stopped) = watch::channel(false);
+        let (edges, sessions) = (Edges::default(), Sessions::new(catalog.clone()));
+        let health = HealthReporter::new();
+        let context = Context { catalog, ca, sessions, settings, stop: stopped };
+        let context = Arc::new(context);
+        let routes = routes(&context, &edges, &health)?;
+        Ok(Bound { listener, address, material, stop, context, edges, health, routes })
+    }
+}
+
+/// A port that listens but does not accept yet.
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    material: Material,
+    stop: watch::Sender<bool>,
+    context: Arc<Context>,
+    edges: Edges,
+    health: HealthReporter,
+    routes: Routes,
+}
+
+impl Bound {
+    /// With the real port, when 0 was asked for.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the sidecars report of their connections.
+    #[must_use]
+    pub fn edges(&self) -> Edges {
+        self.edges.clone()
+    }
+
+    /// The sidecars that are connected.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.context.sessions.clone()
+    }
+
+    /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
+    /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: the sidecars will be back.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let Self { listener, address, material, stop, context, health, routes, .. } = self;
+        let (sink, tls) = watch::channel(Arc::clone(&material.config));
+        let max_connections = context.settings.max_connections;
+        let port = Port { tls, routes, stop: stop.subscribe(), max_connections };
+        tracing::info!(%address, dev = context.settings.dev, "gRPC port is open");
+        set_health(&health, ServingStatus::Serving).await;
+        let served = async {
+            let ended = async {
+                shutdown.await;
+                set_health(&health, ServingStatus::NotServing).await;
+                stop.send_replace(true);
+            };
+            tokio::join!(port.run(listener), ended);
+        };
+        tokio::select! {
+            () = served => {}
+            () = material::keep_fresh(context.ca.clone(), material, sink) => {}
+            () = sweep_board(&context.sessions) => {}
+        }
+    }
+}
+
+/// Waits for the server to shut down, or to be gone altogether.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    let _gone = stop.wait_for(|stop| *stop).await;
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(socket::listen(address)?)
+}
+
+fn routes(
+    context: &Arc<Context>,
+    edges: &Edges,
+    health: &HealthReporter,
+) -> Result<Routes, ControlError> {
+    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev);
+    let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
+    let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
+    let limit = limits::MAX_MESSAGE_BYTES;
+    let describe = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = Routes::builder();
+    routes
+        .add_service(IdentityServer::new(identity).max_decoding_message_size(limit))
+        .add_service(MeshServer::new(mesh).max_decoding_message_size(limit))
+        .add_service(RegistryServer::new(registry).max_decoding_message_size(limit))
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
+        .add_service(describe().build_v1()?)
+        // Many tools still ask the older one.
+        .add_service(describe().build_v1alpha()?);
+    Ok(routes.routes())
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in ["", "weft.v1.Identity", "weft.v1.Mesh", "weft.v1.Registry"] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+async fn sweep_board(sessions: &Sessions) {
+    let mut ticks = tokio::time::interval(limits::BOARD_SWEEP);
+    loop {
+        ticks.tick().await;
+        sessions.sweep(SystemTime::now());
+    }
+}

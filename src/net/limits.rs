@@ -1,0 +1,41 @@
+//! Every limit of the data plane, with its reason. A limit that is reached is counted in
+//! `weft_limit_reached_total{limit}` by whoever enforces it.
+
+use std::time::Duration;
+
+/// A TLS handshake that has not finished by then is given up, on either side. Legitimate ones take
+/// milliseconds; this bounds what a silent client can hold.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+/// One attempt to reach a peer's sidecar, TCP and TLS together (Consul's `connect_timeout_ms`).
+pub const DIAL: Duration = Duration::from_secs(5);
+/// How long a peer may take to answer OPEN: it dials its application meanwhile.
+pub const VERDICT: Duration = Duration::from_secs(10);
+/// A sidecar's dial of its own application (Consul's `local_connect_timeout_ms`).
+pub const LOCAL_DIAL: Duration = Duration::from_secs(5);
+/// How long an accepted connection waits for the first configuration and identity.
+pub const FIRST_CONFIG: Duration = Duration::from_secs(10);
+/// Attempts for one application connection, the first included.
+pub const DIAL_ATTEMPTS: u32 = 4;
+/// Once one direction has ended, the other must move something in this time.
+pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(300);
+/// A lane without streams is given up after this time.
+pub const LANE_IDLE: Duration = Duration::from_secs(90);
+/// Application connections one worker serves at a time, both directions counted apart.
+pub const CONNECTIONS: usize = 20_000;
+/// TLS connections from peers that a worker holds at a time, handshakes included.
+pub const INBOUND_TLS: usize = 10_000;
+/// Handshakes a worker has under way at a time; further ones wait in the accept queue.
+pub const HANDSHAKES: usize = 256;
+/// Streams one lane carries before another lane is opened.
+pub const STREAMS_PER_LANE: usize = 256;
+/// Streams a peer may have open on one lane before OPEN is refused as overloaded.
+pub const ACCEPTED_STREAMS_PER_LANE: usize = 1024;
+/// Lanes one worker opens to one endpoint.
+pub const LANES_PER_ENDPOINT: usize = 8;
+/// Bytes kept of an application's first words until the peer's verdict, so that they can be sent to
+/// another endpoint after a refusal.
+pub const EARLY_BYTES: usize = 16 * 1024;
+/// Plaintext a lane holds before its streams stop reading from their applications.
+pub const LANE_BUFFER: usize = 256 * 1024;
+/// Connections that wait in a listener's accept queue.
+pub const BACKLOG: i32 = 1024;

@@ -1,0 +1,11 @@
+//! Edges to the operating system: sockets, accepting, limits, draining, backoff, random numbers.
+//!
+//! Nothing here knows of services or identities. Whoever opens a socket does it through this module,
+//! so that every TCP option stands in one place.
+
+pub mod accept;
+pub mod backoff;
+pub mod drain;
+pub mod limits;
+pub mod rng;
+pub mod socket;

@@ -1,0 +1,102 @@
+//! TCP sockets with the options every connection of ours has.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
+
+use super::limits;
+
+/// Silence after which the kernel begins to ask whether the peer still lives.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+/// Unacknowledged data older than this ends the connection: the peer's host is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A bound, listening, non-blocking socket.
+///
+/// # Errors
+/// As `bind(2)` and `listen(2)`; `AddrInUse` when the port is taken.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(limits::BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Sets what every connection needs: no delay for small writes, detection of vanished peers.
+///
+/// # Errors
+/// As `setsockopt(2)`, for instance when the connection is already gone.
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// Makes the coming close a reset, so that the other end cannot take it for a clean end.
+pub fn reset_on_close(stream: &TcpStream) {
+    // A failure means that the connection is gone already, which is what the caller wants.
+    let _gone = stream.set_zero_linger();
+}
+
+/// Sends FIN; the other direction stays open.
+///
+/// # Errors
+/// `NotConnected` when the connection is gone.
+pub fn shut_write(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+}
+
+/// Opens a connection within `limit` and tunes it.
+///
+/// # Errors
+/// As `connect(2)`; `TimedOut` when the limit is over.
+pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let stream = tokio::time::timeout(limit, TcpStream::connect(address))
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+    // It fails only when the peer has reset the connection already, which the first read tells, too.
+    let _gone = tune(&stream);
+    Ok(stream)
+}
+
+/// Resolves `host` (an IP address or a name) to its first address, within `limit`.
+///
+/// # Errors
+/// `NotFound` when the name has no address, `TimedOut` when the limit is over.
+pub async fn resolve(host: &str, port: u16, limit: Duration) -> io::Result<SocketAddr> {
+    if let Ok(ip) = host.parse() {
+        return Ok(SocketAddr::new(ip, port));
+    }
+    tokio::time::timeout(limit, tokio::net::lookup_host((host, port)))
+        .await
+        .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??
+        .next()
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Raises the limit of open files to the most this process may have; returns it.
+#[must_use]
+pub fn raise_file_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let held = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: held.maximum, maximum: held.maximum };
+    match setrlimit(Resource::Nofile, wanted) {
+        Ok(()) => held.maximum.unwrap_or(u64::MAX),
+        Err(_) => held.current.unwrap_or(u64::MAX),
+    }
+}

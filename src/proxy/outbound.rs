@@ -1,0 +1,84 @@
+//! The side that dials for its application: one local port per upstream.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::connection::{Connection, OUTBOUND};
+use super::context::Context;
+use super::dial::Dialler;
+use super::settings::Upstream;
+use crate::model::Reason;
+use crate::net::accept::Acceptor;
+use crate::net::drain::{Phase, Watcher};
+use crate::net::socket;
+use crate::tunnel::End;
+
+/// Accepts connections to upstream number `index` until the drain begins.
+pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener, mut drain: Watcher) {
+    let mut acceptor = Acceptor::new(listener);
+    loop {
+        let (app, client) = tokio::select! {
+            accepted = acceptor.accept() => accepted,
+            () = drain.reached(Phase::Draining) => return,
+        };
+        let Some(admission) = ctx.admit() else {
+            socket::reset_on_close(&app);
+            ctx.metrics.limit_reached("connections");
+            continue;
+        };
+        let (ctx, drain) = (Rc::clone(&ctx), drain.clone());
+        tokio::task::spawn_local(async move {
+            if let Some(upstream) = ctx.settings.upstreams.get(index) {
+                connection(&ctx, upstream, app, client, drain).await;
+            }
+            drop(admission);
+        });
+    }
+}
+
+async fn connection(
+    ctx: &Rc<Context>,
+    upstream: &Upstream,
+    app: TcpStream,
+    client: SocketAddr,
+    mut drain: Watcher,
+) {
+    let (source, destination) = (&ctx.settings.service, &upstream.destination);
+    let mut record = Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
+    record.report_to(&ctx.agent.edges, source, destination);
+    let app = Rc::new(app);
+    let end = tokio::select! {
+        biased;
+        end = carry(ctx, upstream, &app, &mut record) => end,
+        () = drain.reached(Phase::Closing) => End::new(Reason::Drained, "the sidecar stopped"),
+    };
+    if end.reason != Reason::Ok {
+        socket::reset_on_close(&app);
+    }
+    record.close(end);
+}
+
+async fn carry(
+    ctx: &Rc<Context>,
+    upstream: &Upstream,
+    app: &Rc<TcpStream>,
+    record: &mut Connection,
+) -> End {
+    let Some(identity) = ctx.ready().await else {
+        let detail = "no certificate or configuration came from the control plane in time";
+        return End::new(Reason::ConfigStale, detail);
+    };
+    record.access().source_id = identity.id().to_string();
+    drop(identity);
+    let mut opened = match Dialler::new(ctx, upstream, app).open(record).await {
+        Ok(opened) => opened,
+        Err(end) => return end,
+    };
+    record.connected();
+    let end = opened.stream.pump(app).await;
+    let (sent, received) = opened.stream.bytes();
+    record.moved(sent, received);
+    end
+}

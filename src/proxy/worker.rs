@@ -1,0 +1,75 @@
+//! One worker: a thread with a single-threaded runtime that serves its share of the connections.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use super::context::Context;
+use super::{Listeners, Settings, inbound, outbound};
+use crate::agent;
+use crate::net::drain::Watcher;
+use crate::telemetry::ProxyMetrics;
+
+/// How often a worker forgets what it knew of endpoints that have left.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// What a worker thread is started with.
+pub(super) struct Parts {
+    pub(super) settings: Arc<Settings>,
+    pub(super) listeners: Listeners,
+    pub(super) agent: agent::Handle,
+    pub(super) metrics: ProxyMetrics,
+    pub(super) inbound: Watcher,
+    pub(super) outbound: Watcher,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+/// Runs until `stopped`.
+pub(super) fn run(parts: Parts) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, serve(parts))
+}
+
+async fn serve(parts: Parts) -> io::Result<()> {
+    let Parts { settings, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
+    let ctx = Rc::new(Context::new(settings, agent, metrics));
+    if let Some(listener) = listeners.inbound {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::task::spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));
+    }
+    for (index, listener) in listeners.upstreams.into_iter().enumerate() {
+        let listener = TcpListener::from_std(listener)?;
+        let serve = outbound::serve(Rc::clone(&ctx), index, listener, outbound.clone());
+        tokio::task::spawn_local(serve);
+    }
+    drop(outbound); // the serving tasks hold theirs; the drain waits for them alone
+    tokio::task::spawn_local(keep_house(ctx));
+    // An error means that the handle is gone, which says stop as well.
+    let _stop = stopped.wait_for(|stop| *stop).await;
+    Ok(())
+}
+
+/// Retires lanes of older identities at once, and those to endpoints that left.
+async fn keep_house(ctx: Rc<Context>) {
+    let mut identity = ctx.agent.identity.clone();
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            changed = identity.changed() => if changed.is_err() { return },
+            _ = tick.tick() => {}
+        }
+        let Some(generation) = identity.borrow_and_update().as_ref().map(|held| held.generation())
+        else {
+            continue;
+        };
+        ctx.pool.retire_unless(|key| key.generation == generation);
+        let snapshot = ctx.snapshot();
+        ctx.endpoints
+            .retain(|id| snapshot.services.values().any(|view| view.endpoints.contains_key(id)));
+    }
+}

@@ -1,0 +1,145 @@
+//! Sets up logging for the whole process: to stderr, text for people and JSON for machines.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// The access log is on unless the filter says otherwise.
+const ACCESS_DEFAULT: &str = "access=info";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Text when stderr is a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+impl Format {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Format {
+    type Err = LoggingError;
+    fn from_str(word: &str) -> Result<Self, LoggingError> {
+        [Self::Auto, Self::Text, Self::Json]
+            .into_iter()
+            .find(|format| format.as_str() == word)
+            .ok_or_else(|| LoggingError::Format(word.to_owned()))
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    #[error(
+        "log level {text:?} is not a level (error, warn, info, debug, trace, off) or a list of target=level: {source}"
+    )]
+    Filter { text: String, source: ParseError },
+    #[error(
+        "log level {text:?} names {word:?}, which is not a level; use error, warn, info, debug, trace or off"
+    )]
+    Level { text: String, word: String },
+    #[error("log format {0:?} is unknown; use auto, text or json")]
+    Format(String),
+    #[error("logging is set up already: {0}")]
+    Twice(#[from] TryInitError),
+}
+
+/// Starts logging. `level` is a level (`info`) or a list of them per target (`info,access=off`).
+///
+/// # Errors
+/// When the level cannot be parsed, or a logger was installed before.
+pub fn init(level: &str, format: Format) -> Result<(), LoggingError> {
+    let filter = filter(level)?;
+    let terminal = std::io::stderr().is_terminal();
+    let text = match format {
+        Format::Text => true,
+        Format::Json => false,
+        Format::Auto => terminal,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal);
+    if text {
+        builder.finish().try_init()?;
+    } else {
+        builder.json().flatten_event(true).finish().try_init()?;
+    }
+    Ok(())
+}
+
+/// The later directive for a target wins, so the user's text can override the default.
+fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
+    check_bare_words(level)?;
+    EnvFilter::builder()
+        .parse(format!("{ACCESS_DEFAULT},{level}"))
+        .map_err(|source| LoggingError::Filter { text: level.to_owned(), source })
+}
+
+/// A bare word means "this target, everything" to the filter, so that a misspelt `inof` would silence
+/// all logs. Only levels may stand alone here.
+fn check_bare_words(level: &str) -> Result<(), LoggingError> {
+    let words = level.split(',').map(str::trim);
+    for word in words.filter(|word| !word.contains(['=', '[']) && !word.is_empty()) {
+        if word.parse::<tracing::level_filters::LevelFilter>().is_err() {
+            return Err(LoggingError::Level { text: level.to_owned(), word: word.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of (access at info, other targets at info, other targets at warn) are let through.
+    fn passes(level: &str) -> (bool, bool, bool) {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter(level).unwrap()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            (
+                tracing::enabled!(target: "access", tracing::Level::INFO),
+                tracing::enabled!(target: "weft::proxy", tracing::Level::INFO),
+                tracing::enabled!(target: "weft::proxy", tracing::Level::WARN),
+            )
+        })
+    }
+
+    #[test]
+    fn the_access_log_is_on_by_default_and_can_be_turned_off() {
+        assert_eq!(passes("info"), (true, true, true));
+        assert_eq!(passes("warn"), (true, false, true));
+        assert_eq!(passes("info,access=off"), (false, true, true));
+        assert_eq!(passes("access=off"), (false, false, false));
+        assert_eq!(passes("weft::proxy=warn"), (true, false, true));
+    }
+
+    #[test]
+    fn a_bad_level_is_named() {
+        for bad in ["inof", "info,weft=loud", "a=b=c"] {
+            let error = filter(bad).unwrap_err().to_string();
+            assert!(error.contains(bad), "{error}");
+        }
+        assert!("yaml".parse::<Format>().unwrap_err().to_string().contains("yaml"));
+        assert_eq!("json".parse::<Format>().unwrap(), Format::Json);
+    }
+}

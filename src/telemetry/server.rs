@@ -1,0 +1,194 @@
+//! Metrics of a server: the handles that `control`, `api`, `dns` and `app` count with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::edges::OTHER;
+use super::metrics::{BoundedLabels, ResultLabels, add, base_registry, names, result_label};
+
+/// Most HTTP routes with series of their own; the API has well under two hundred.
+const MAX_ROUTES: usize = 256;
+
+/// From 250 µs (a read of the catalog) to 10 s.
+const HTTP_BUCKETS_SECONDS: [f64; 14] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The methods the API knows. Clients can send any word, so all others share one label.
+const HTTP_METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GrpcLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    route: String,
+    method: &'static str,
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RcodeLabels {
+    rcode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
+/// Metrics of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct ServerMetrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Arc<Registry>,
+    routes: BoundedLabels,
+    proxies_connected: Gauge,
+    catalog_size: Family<KindLabels, Gauge>,
+    store_commits: Family<ResultLabels, Counter>,
+    grpc_requests: Family<GrpcLabels, Counter>,
+    http_requests: Family<HttpLabels, Counter>,
+    http_seconds: Histogram,
+    dns_queries: Family<RcodeLabels, Counter>,
+    check_changes: Family<StatusLabels, Counter>,
+    certificates_issued: Family<ResultLabels, Counter>,
+    tokens: Family<EventLabels, Counter>,
+}
+
+impl Default for ServerMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ServerMetrics {
+    #[must_use]
+    pub fn new() -> Self {
+        let mut inner = Inner {
+            registry: Arc::default(),
+            routes: BoundedLabels::new(MAX_ROUTES),
+            proxies_connected: Gauge::default(),
+            catalog_size: Family::default(),
+            store_commits: Family::default(),
+            grpc_requests: Family::default(),
+            http_requests: Family::default(),
+            http_seconds: Histogram::new(HTTP_BUCKETS_SECONDS),
+            dns_queries: Family::default(),
+            check_changes: Family::default(),
+            certificates_issued: Family::default(),
+            tokens: Family::default(),
+        };
+        let mut registry = base_registry();
+        add(&mut registry, names::PROXIES_CONNECTED, inner.proxies_connected.clone());
+        add(&mut registry, names::CATALOG_SIZE, inner.catalog_size.clone());
+        add(&mut registry, names::STORE_COMMITS, inner.store_commits.clone());
+        add(&mut registry, names::GRPC_REQUESTS, inner.grpc_requests.clone());
+        add(&mut registry, names::HTTP_REQUESTS, inner.http_requests.clone());
+        add(&mut registry, names::HTTP_SECONDS, inner.http_seconds.clone());
+        add(&mut registry, names::DNS_QUERIES, inner.dns_queries.clone());
+        add(&mut registry, names::CHECK_RESULTS, inner.check_changes.clone());
+        add(&mut registry, names::CERTIFICATES_ISSUED, inner.certificates_issued.clone());
+        add(&mut registry, names::TOKENS, inner.tokens.clone());
+        inner.registry = Arc::new(registry);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What the metrics endpoint encodes.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.inner.registry)
+    }
+
+    /// A proxy's control stream came up.
+    pub fn proxy_connected(&self) {
+        self.inner.proxies_connected.inc();
+    }
+
+    /// A control stream that came up has ended.
+    pub fn proxy_disconnected(&self) {
+        self.inner.proxies_connected.dec();
+    }
+
+    /// Number of entries of a kind: `nodes`, `services`, `instances`, `checks`, `intentions`.
+    pub fn catalog_size(&self, kind: &'static str, entries: usize) {
+        let gauge = self.inner.catalog_size.get_or_create_owned(&KindLabels { kind });
+        gauge.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// A store transaction was committed, or failed.
+    pub fn store_commit(&self, succeeded: bool) {
+        self.inner.store_commits.get_or_create(&ResultLabels { result: result_label(succeeded) }).inc();
+    }
+
+    /// A gRPC request was answered; `code` is the word of its status code.
+    pub fn grpc_request(&self, method: &'static str, code: &'static str) {
+        self.inner.grpc_requests.get_or_create(&GrpcLabels { method, code }).inc();
+    }
+
+    /// An HTTP request was answered. `route` is the matched pattern, never the path; `took` is `None`
+    /// for blocking queries, whose length says nothing.
+    pub fn http_request(&self, route: &str, method: &str, status: u16, took: Option<Duration>) {
+        let labels = HttpLabels {
+            route: self.inner.routes.admit(route).to_owned(),
+            method: HTTP_METHODS.into_iter().find(|known| *known == method).unwrap_or(OTHER),
+            class: status_class(status),
+        };
+        self.inner.http_requests.get_or_create(&labels).inc();
+        if let Some(took) = took {
+            self.inner.http_seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A DNS query was answered, with this response code.
+    pub fn dns_query(&self, rcode: &'static str) {
+        self.inner.dns_queries.get_or_create(&RcodeLabels { rcode }).inc();
+    }
+
+    /// A check changed to this status.
+    pub fn check_changed(&self, status: &'static str) {
+        self.inner.check_changes.get_or_create(&StatusLabels { status }).inc();
+    }
+
+    /// A request for a leaf certificate was granted or refused.
+    pub fn certificate_issued(&self, granted: bool) {
+        let labels = ResultLabels { result: result_label(granted) };
+        self.inner.certificates_issued.get_or_create(&labels).inc();
+    }
+
+    /// An enrolment token was `created`, `used`, `refused` or `revoked`.
+    pub fn token(&self, event: &'static str) {
+        self.inner.tokens.get_or_create(&EventLabels { event }).inc();
+    }
+}
+
+const fn status_class(status: u16) -> &'static str {
+    match status {
+        100..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    }
+}

@@ -1,0 +1,381 @@
+//! The task behind a lane: reads, opens, decodes and delivers; seals and writes what has gathered.
+
+use std::io::{self, Read, Write};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use rustls::Connection;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::codec::{CodecError, Decoder, Event};
+use super::handshake::{Established, NonBlocking};
+use super::lane::{Inner, Lane, LaneEnd, Mode, State};
+use super::stream::{End, OpenRequest, Stream, Verdict};
+use super::{flow, scratch};
+use crate::model::Reason;
+use crate::net::{limits, socket};
+
+/// Called for each stream that the peer opens.
+type OnOpen = Box<dyn Fn(Stream)>;
+
+/// Runs a lane; see the module.
+pub struct Driver {
+    lane: Lane,
+    tls: Connection,
+    decoder: Decoder,
+    /// The other half of `outgoing`'s double buffer.
+    sealing: Vec<u8>,
+    on_open: Option<OnOpen>,
+    expires: Instant,
+    idle_since: Instant,
+    /// The peer has sent at least one frame.
+    heard: bool,
+    /// The peer's close_notify came.
+    peer_finished: bool,
+    /// Ours was sent.
+    finished: bool,
+}
+
+impl Driver {
+    /// A lane over a finished handshake, and the driver that must be run on this thread.
+    ///
+    /// `on_open` is there on the side that accepts. `expires` is when the first of both leaves does.
+    #[must_use]
+    pub fn new(established: Established, expires: SystemTime, on_open: Option<OnOpen>) -> (Lane, Self) {
+        let Established { socket, mut tls, peer, mode, .. } = established;
+        tls.set_buffer_limit(None); // `outgoing` is bounded instead
+        let lane = Lane(Rc::new(Inner {
+            socket,
+            peer,
+            mode,
+            state: std::cell::RefCell::new(State::default()),
+            wake: Notify::new(),
+            room: Notify::new(),
+            blocked: std::cell::Cell::new(false),
+        }));
+        let left = expires.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+        let now = Instant::now();
+        let driver = Self {
+            lane: lane.clone(),
+            tls,
+            decoder: Decoder::default(),
+            sealing: Vec::new(),
+            on_open,
+            expires: now + left,
+            idle_since: now,
+            heard: false,
+            peer_finished: false,
+            finished: false,
+        };
+        (lane, driver)
+    }
+
+    /// Runs until the lane is closed or broken; every stream still on it is told.
+    pub async fn run(mut self) -> LaneEnd {
+        let end = match self.drive().await {
+            Ok(end) | Err(end) => end,
+        };
+        self.close(&end);
+        end
+    }
+
+    async fn drive(&mut self) -> Result<LaneEnd, LaneEnd> {
+        if self.lane.mode() == Mode::Raw && self.on_open.is_some() {
+            self.accept(1, OpenRequest::default())?;
+            self.lane.0.state.borrow_mut().retired = true; // one stream, then the end
+        }
+        // What came together with the end of the handshake is already decrypted.
+        self.process()?;
+        loop {
+            self.flush()?;
+            if let Some(end) = self.end_reached() {
+                return Ok(end);
+            }
+            let inner = Rc::clone(&self.lane.0);
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                () = inner.wake.notified() => {}
+                ready = inner.socket.readable(), if self.may_read() => {
+                    ready.map_err(|error| self.broken(&error))?;
+                    self.read()?;
+                }
+                ready = inner.socket.writable(), if inner.blocked.get() => {
+                    ready.map_err(|error| self.broken(&error))?;
+                }
+                () = sleep_until(deadline) => self.tick()?,
+            }
+        }
+    }
+
+    /// In raw mode the socket is read only while the application keeps up; frames have credit.
+    fn may_read(&self) -> bool {
+        match self.lane.mode() {
+            Mode::Lane => true,
+            Mode::Raw => {
+                let backlog = self.lane.find(1).map_or(0, |cell| cell.backlog());
+                !self.peer_finished && backlog < flow::INITIAL_WINDOW as usize
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let idle = self.idle_since + limits::LANE_IDLE;
+        if self.dialled() && self.lane.streams() == 0 { idle.min(self.expires) } else { self.expires }
+    }
+
+    fn dialled(&self) -> bool {
+        self.on_open.is_none()
+    }
+
+    fn tick(&mut self) -> Result<(), LaneEnd> {
+        if Instant::now() >= self.expires {
+            return Err(end(Reason::CertExpired, "a certificate of this connection has expired"));
+        }
+        if self.lane.streams() == 0 && self.idle_since.elapsed() >= limits::LANE_IDLE {
+            self.lane.retire(Reason::IdleTimeout);
+        }
+        Ok(())
+    }
+
+    fn end_reached(&mut self) -> Option<LaneEnd> {
+        let mut state = self.lane.0.state.borrow_mut();
+        if let Some(end) = state.abort.take() {
+            return Some(end);
+        }
+        if !state.streams.is_empty() {
+            self.idle_since = Instant::now();
+            return None;
+        }
+        let sent = state.outgoing.is_empty() && !self.tls.wants_write();
+        (state.retired && sent).then(|| end(Reason::Ok, ""))
+    }
+
+    /// Reads what is there, up to one buffer, and handles it.
+    fn read(&mut self) -> Result<(), LaneEnd> {
+        scratch::with_lane_buffers(|cipher, plain| {
+            let count = match self.lane.0.socket.try_read(cipher) {
+                Ok(0) => return Err(self.truncated()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(self.broken(&error)),
+            };
+            let mut input = &cipher[..count];
+            while !input.is_empty() {
+                self.tls.read_tls(&mut input).map_err(|error| self.broken(&error))?;
+                self.open_records(plain)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn process(&mut self) -> Result<(), LaneEnd> {
+        scratch::with_lane_buffers(|_, plain| self.open_records(plain))
+    }
+
+    fn open_records(&mut self, plain: &mut [u8]) -> Result<(), LaneEnd> {
+        if let Err(error) = self.tls.process_new_packets() {
+            return Err(self.refused(&error));
+        }
+        loop {
+            match self.tls.reader().read(plain) {
+                Ok(0) => {
+                    self.peer_finished = true;
+                    return self.peer_closed();
+                }
+                Ok(count) => self.handle(&plain[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+    }
+
+    fn handle(&mut self, mut bytes: &[u8]) -> Result<(), LaneEnd> {
+        self.heard = true;
+        if self.lane.mode() == Mode::Raw {
+            return self.deliver(1, bytes, false);
+        }
+        while let Some(event) = self.decoder.next(&mut bytes).map_err(|error| violated(&error))? {
+            self.dispatch(event)?;
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, event: Event<'_>) -> Result<(), LaneEnd> {
+        match event {
+            Event::Open { stream, port, service } => self.accept(stream, OpenRequest { service, port }),
+            Event::Data { stream, bytes } => self.deliver(stream, bytes, true),
+            Event::Opened { stream } => self.with(stream, |cell| cell.decide(Verdict::Opened)),
+            Event::Refused { stream, reason, detail } => {
+                self.with(stream, |cell| cell.decide(Verdict::Refused { reason, detail }))
+            }
+            Event::Fin { stream } => self.with(stream, |cell| cell.finish()),
+            Event::Reset { stream, reason, detail } => self.with(stream, |cell| {
+                let (lost, untouched) = (detail.clone(), false);
+                cell.decide(Verdict::Lost { reason, detail: lost, untouched });
+                cell.reset(End::new(reason, detail));
+            }),
+            Event::Credit { stream, bytes } => match self.lane.find(stream) {
+                Some(cell) => cell.grant(bytes).map_err(|_| overflow()),
+                None => Ok(()),
+            },
+            Event::GoAway { last, reason } => {
+                self.gone_away(last, reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// A stream that is not there any more was reset by us while the peer's frame was on its way.
+    fn with(&self, stream: u32, action: impl FnOnce(&super::stream::StreamCell)) -> Result<(), LaneEnd> {
+        if let Some(cell) = self.lane.find(stream) {
+            action(&cell);
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, stream: u32, bytes: &[u8], limited: bool) -> Result<(), LaneEnd> {
+        let Some(cell) = self.lane.find(stream) else { return Ok(()) };
+        let credit = cell.deliver(bytes, limited).map_err(|_| overflow())?;
+        if credit > 0 {
+            self.lane.put(&Event::Credit { stream, bytes: credit });
+        }
+        Ok(())
+    }
+
+    fn accept(&self, id: u32, request: OpenRequest) -> Result<(), LaneEnd> {
+        let Some(on_open) = &self.on_open else {
+            return Err(end(Reason::PeerReset, "the peer opened a stream on a lane that we dialled"));
+        };
+        match self.lane.accept(id, request) {
+            Ok(Some(stream)) => on_open(stream),
+            Ok(None) => {}
+            Err(_reused) => return Err(end(Reason::PeerReset, "the peer used a stream id twice")),
+        }
+        Ok(())
+    }
+
+    fn gone_away(&self, last: u32, reason: Reason) {
+        let mut state = self.lane.0.state.borrow_mut();
+        state.retired = true;
+        for (id, cell) in &state.streams {
+            if self.dialled() && *id > last {
+                let detail = "the peer takes no new streams here".to_owned();
+                cell.decide(Verdict::Lost { reason, detail, untouched: true });
+            }
+        }
+    }
+
+    /// The peer's close_notify: the clean end of a raw stream; for a lane, the end of everything.
+    fn peer_closed(&self) -> Result<(), LaneEnd> {
+        match self.lane.mode() {
+            Mode::Raw => self.with(1, |cell| cell.finish()),
+            Mode::Lane if self.lane.streams() == 0 => Err(end(Reason::Ok, "")),
+            Mode::Lane => Err(end(Reason::PeerReset, "the peer closed the connection")),
+        }
+    }
+
+    /// Seals what has gathered and writes as much as the socket takes.
+    fn flush(&mut self) -> Result<(), LaneEnd> {
+        let inner = Rc::clone(&self.lane.0);
+        loop {
+            if !self.tls.wants_write() && !self.seal() {
+                inner.blocked.set(false);
+                return Ok(());
+            }
+            match self.tls.write_tls(&mut NonBlocking(&inner.socket)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    inner.blocked.set(true);
+                    return Ok(());
+                }
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+    }
+
+    /// Moves `outgoing` into TLS records; says whether there is something to write now.
+    fn seal(&mut self) -> bool {
+        let mut state = self.lane.0.state.borrow_mut();
+        std::mem::swap(&mut state.outgoing, &mut self.sealing);
+        let finish = state.finish && !self.finished;
+        drop(state);
+        if !self.sealing.is_empty() {
+            // Writing to an unlimited buffer in memory cannot fail.
+            let _buffered = self.tls.writer().write_all(&self.sealing);
+            self.sealing.clear();
+            if self.sealing.capacity() > scratch::BYTES {
+                self.sealing = Vec::new();
+            }
+        }
+        if finish {
+            self.finished = true;
+            self.tls.send_close_notify();
+        }
+        self.lane.0.blocked.set(false);
+        self.lane.0.room.notify_waiters();
+        self.tls.wants_write()
+    }
+
+    /// Tells every stream, then the peer.
+    fn close(&mut self, end: &LaneEnd) {
+        let streams: Vec<_> = {
+            let mut state = self.lane.0.state.borrow_mut();
+            state.retired = true;
+            state.end = Some(end.clone());
+            state.streams.values().cloned().collect()
+        };
+        let reason = if end.reason == Reason::Ok { Reason::PeerReset } else { end.reason };
+        for cell in streams {
+            let (detail, untouched) = (end.detail.clone(), end.refused_by_tls);
+            cell.decide(Verdict::Lost { reason, detail: detail.clone(), untouched });
+            cell.reset(End { reason, detail });
+        }
+        self.lane.0.room.notify_waiters();
+        if end.reason == Reason::Ok {
+            if !self.finished {
+                self.tls.send_close_notify();
+            }
+            let _last = self.tls.write_tls(&mut NonBlocking(&self.lane.0.socket));
+        } else {
+            // An alert may wait to be sent; without close_notify the peer sees that this is no clean end.
+            let _alert = self.tls.write_tls(&mut NonBlocking(&self.lane.0.socket));
+            if self.lane.mode() == Mode::Raw {
+                socket::reset_on_close(&self.lane.0.socket);
+            }
+        }
+    }
+
+    fn truncated(&self) -> LaneEnd {
+        if self.peer_finished || (self.lane.streams() == 0 && self.lane.mode() == Mode::Lane) {
+            return end(Reason::Ok, "");
+        }
+        end(Reason::PeerReset, "the peer vanished without closing the connection")
+    }
+
+    fn broken(&self, error: &io::Error) -> LaneEnd {
+        end(Reason::PeerReset, format!("connection to the peer broke: {error}"))
+    }
+
+    fn refused(&self, error: &rustls::Error) -> LaneEnd {
+        let alert = matches!(error, rustls::Error::AlertReceived(_));
+        LaneEnd {
+            reason: Reason::TlsHandshake,
+            detail: format!("the peer's TLS gave up: {error}"),
+            refused_by_tls: alert && !self.heard,
+        }
+    }
+}
+
+fn end(reason: Reason, detail: impl Into<String>) -> LaneEnd {
+    LaneEnd { reason, detail: detail.into(), refused_by_tls: false }
+}
+
+fn violated(error: &CodecError) -> LaneEnd {
+    end(Reason::PeerReset, format!("the peer broke the protocol: {error}"))
+}
+
+fn overflow() -> LaneEnd {
+    end(Reason::PeerReset, "the peer broke the protocol: more bytes than it had credit for")
+}

@@ -1,0 +1,142 @@
+//! Credit: how much each side of a stream may send. Pure arithmetic, one value per direction.
+//!
+//! A receiver owes its peer a bounded window. The window begins small and grows only while the
+//! application drains it, so a stalled reader costs at most what its stream had earned.
+
+/// Credit that both sides have when a stream opens, in bytes. Part of the protocol.
+pub const INITIAL_WINDOW: u32 = 64 * 1024;
+/// Largest window a receiver grants.
+pub const MAX_WINDOW: u32 = 1024 * 1024;
+
+/// How much we may still send.
+#[derive(Debug, Clone, Copy)]
+pub struct SendCredit(u32);
+
+/// The peer granted more than a stream can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+impl SendCredit {
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "it begins open, which `default` would not say")]
+    pub const fn new() -> Self {
+        Self(INITIAL_WINDOW)
+    }
+
+    #[must_use]
+    pub const fn available(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Takes `bytes` that were sent; the caller sends no more than `available`.
+    pub fn spend(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.available());
+        self.0 = self.0.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    /// Adds what the peer granted.
+    ///
+    /// # Errors
+    /// When the sum does not fit.
+    pub fn grant(&mut self, bytes: u32) -> Result<(), Overflow> {
+        self.0 = self.0.checked_add(bytes).ok_or(Overflow)?;
+        Ok(())
+    }
+}
+
+/// How much the peer may still send, and what it will be granted.
+#[derive(Debug, Clone, Copy)]
+pub struct ReceiveWindow {
+    /// Bytes the peer may send before it needs a grant.
+    open: u32,
+    /// Bytes the application took that were not granted again yet.
+    owed: u32,
+    window: u32,
+}
+
+impl ReceiveWindow {
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "it begins open, which `default` would not say")]
+    pub const fn new() -> Self {
+        Self { open: INITIAL_WINDOW, owed: 0, window: INITIAL_WINDOW }
+    }
+
+    /// The peer sent `bytes`.
+    ///
+    /// # Errors
+    /// When that is more than it was granted.
+    pub fn received(&mut self, bytes: usize) -> Result<(), Overflow> {
+        let bytes = u32::try_from(bytes).map_err(|_| Overflow)?;
+        self.open = self.open.checked_sub(bytes).ok_or(Overflow)?;
+        Ok(())
+    }
+
+    /// The application took `bytes`; `drained` says that nothing waits for it now. Returns the credit
+    /// to send, zero when it is not worth a frame yet.
+    pub fn taken(&mut self, bytes: usize, drained: bool) -> u32 {
+        self.owed = self.owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if self.owed < self.window / 2 {
+            return 0;
+        }
+        let mut grant = self.owed;
+        if drained && self.window < MAX_WINDOW {
+            let growth = self.window.min(MAX_WINDOW - self.window);
+            self.window += growth;
+            grant += growth;
+        }
+        self.owed = 0;
+        self.open += grant;
+        grant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_stalled_reader_is_owed_nothing_new() {
+        let mut window = ReceiveWindow::new();
+        window.received(INITIAL_WINDOW as usize).unwrap();
+        assert_eq!(window.received(1), Err(Overflow));
+    }
+
+    #[test]
+    fn a_draining_reader_earns_a_larger_window() {
+        let mut window = ReceiveWindow::new();
+        let mut credit = SendCredit::new();
+        for _ in 0..20 {
+            let sent = credit.available();
+            credit.spend(sent);
+            window.received(sent).unwrap();
+            credit.grant(window.taken(sent, true)).unwrap();
+        }
+        assert_eq!(credit.available(), MAX_WINDOW as usize);
+    }
+
+    proptest! {
+        /// Whatever the order of sending and taking, both sides agree and nothing exceeds the window.
+        #[test]
+        fn both_sides_agree(steps in prop::collection::vec((0usize..200_000, any::<bool>()), 1..200)) {
+            let (mut credit, mut window) = (SendCredit::new(), ReceiveWindow::new());
+            let mut queued = 0usize;
+            for (amount, send) in steps {
+                if send {
+                    let bytes = amount.min(credit.available());
+                    credit.spend(bytes);
+                    prop_assert!(window.received(bytes).is_ok());
+                    queued += bytes;
+                } else {
+                    let bytes = amount.min(queued);
+                    queued -= bytes;
+                    let grant = window.taken(bytes, queued == 0);
+                    prop_assert!(credit.grant(grant).is_ok());
+                }
+                prop_assert!(queued + credit.available() <= MAX_WINDOW as usize);
+                // Never stuck: with nothing queued, the sender may send.
+                prop_assert!(queued > 0 || credit.available() > 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A lane as streams and the pool see it: shared state on one thread.
+//!
+//! The driver task owns the socket's TLS session; everyone else only appends frames to `outgoing` and
+//! wakes the driver, which sends what has gathered in one go. No reference to the state is held
+//! across an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::codec::{self, Event};
+use super::stream::{OpenRequest, Stream, StreamCell, Verdict};
+use crate::model::{Reason, ServiceName, SpiffeId};
+use crate::net::limits;
+
+/// What runs inside the TLS connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Many streams in frames (ALPN `weft/1`).
+    Lane,
+    /// One stream of raw bytes (Connect mode).
+    Raw,
+}
+
+/// Why a lane is no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneEnd {
+    pub reason: Reason,
+    pub detail: String,
+    /// The peer's TLS refused us before it had read a single frame: no application saw anything.
+    pub refused_by_tls: bool,
+}
+
+/// A shared handle to a lane.
+#[derive(Clone)]
+pub struct Lane(pub(super) Rc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SpiffeId,
+    pub(super) mode: Mode,
+    pub(super) state: RefCell<State>,
+    /// Wakes the driver.
+    pub(super) wake: Notify,
+    /// Wakes streams that wait for room in `outgoing`.
+    pub(super) room: Notify,
+    /// Bytes of ciphertext wait for the socket.
+    pub(super) blocked: Cell<bool>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Plaintext (frames, or raw bytes) that was not sealed yet.
+    pub(super) outgoing: Vec<u8>,
+    pub(super) streams: HashMap<u32, Rc<StreamCell>>,
+    /// Highest stream id used so far, by whichever side opens streams.
+    pub(super) last_id: u32,
+    /// No new streams here: we said or heard GOAWAY, or the lane ends.
+    pub(super) retired: bool,
+    /// Close now, whatever runs.
+    pub(super) abort: Option<LaneEnd>,
+    /// Raw mode: send close_notify once `outgoing` is sealed.
+    pub(super) finish: bool,
+    pub(super) end: Option<LaneEnd>,
+}
+
+impl Lane {
+    #[must_use]
+    pub fn peer(&self) -> &SpiffeId {
+        &self.0.peer
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.0.mode
+    }
+
+    /// Whether both handles are of one lane.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Streams under way.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.0.state.borrow().streams.len()
+    }
+
+    /// Whether new streams may be opened here.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.0.state.borrow().retired
+    }
+
+    /// Whether bytes pile up because the peer or the network is slower than our applications.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.0.blocked.get() || self.0.state.borrow().outgoing.len() >= limits::LANE_BUFFER
+    }
+
+    /// Opens a stream to a service of the peer. `None` when the lane takes no new streams.
+    #[must_use]
+    pub fn open(&self, service: &ServiceName, port: u16) -> Option<Stream> {
+        let mut state = self.0.state.borrow_mut();
+        if state.retired {
+            return None;
+        }
+        let stream = state.last_id.checked_add(1)?;
+        state.last_id = stream;
+        let cell = Rc::new(StreamCell::new(stream));
+        match self.0.mode {
+            Mode::Lane => {
+                let service = service.as_str().to_owned();
+                codec::put(&mut state.outgoing, &Event::Open { stream, port, service });
+            }
+            Mode::Raw => {
+                state.retired = true;
+                cell.decide(Verdict::Opened);
+            }
+        }
+        state.streams.insert(stream, Rc::clone(&cell));
+        drop(state);
+        self.0.wake.notify_one();
+        Some(Stream::new(self.clone(), cell))
+    }
+
+    /// Takes no new streams; the lane closes when the last one has ended. Says so to the peer.
+    pub fn retire(&self, reason: Reason) {
+        let mut state = self.0.state.borrow_mut();
+        if state.retired {
+            return;
+        }
+        state.retired = true;
+        if self.0.mode == Mode::Lane {
+            let last = state.last_id;
+            codec::put(&mut state.outgoing, &Event::GoAway { last, reason });
+        }
+        drop(state);
+        self.0.wake.notify_one();
+    }
+
+    /// Breaks the lane off, and with it every stream.
+    pub fn abort(&self, reason: Reason, detail: &str) {
+        let mut state = self.0.state.borrow_mut();
+        state.retired = true;
+        state.abort.get_or_insert_with(|| LaneEnd {
+            reason,
+            detail: detail.to_owned(),
+            refused_by_tls: false,
+        });
+        drop(state);
+        self.0.wake.notify_one();
+    }
+
+    /// Appends a frame and wakes the driver. In raw mode only what raw bytes can say is said.
+    pub(super) fn put(&self, event: &Event<'_>) {
+        let mut state = self.0.state.borrow_mut();
+        match (self.0.mode, event) {
+            (Mode::Lane, event) => codec::put(&mut state.outgoing, event),
+            (Mode::Raw, Event::Data { bytes, .. }) => state.outgoing.extend_from_slice(bytes),
+            (Mode::Raw, Event::Fin { .. }) => state.finish = true,
+            (Mode::Raw, Event::Refused { reason, detail, .. } | Event::Reset { reason, detail, .. }) => {
+                let (reason, detail) = (*reason, detail.clone());
+                state.abort.get_or_insert(LaneEnd { reason, detail, refused_by_tls: false });
+            }
+            (Mode::Raw, _) => {}
+        }
+        drop(state);
+        self.0.wake.notify_one();
+    }
+
+    /// Forgets a stream that has ended.
+    pub(super) fn forget(&self, stream: u32) {
+        let mut state = self.0.state.borrow_mut();
+        state.streams.remove(&stream);
+        if state.streams.is_empty() {
+            drop(state);
+            self.0.wake.notify_one(); // the driver may be waiting for the last one to close
+        }
+    }
+
+    pub(super) fn find(&self, stream: u32) -> Option<Rc<StreamCell>> {
+        self.0.state.borrow().streams.get(&stream).cloned()
+    }
+
+    /// The peer opened a stream. Refuses it here when a limit is reached.
+    ///
+    /// # Errors
+    /// When the id was used before, which breaks the protocol.
+    pub(super) fn accept(&self, id: u32, request: OpenRequest) -> Result<Option<Stream>, ReusedId> {
+        let mut state = self.0.state.borrow_mut();
+        if id <= state.last_id {
+            return Err(ReusedId);
+        }
+        if state.retired {
+            return Ok(None); // the peer's OPEN crossed our GOAWAY, which tells it to go elsewhere
+        }
+        state.last_id = id;
+        if state.streams.len() >= limits::ACCEPTED_STREAMS_PER_LANE {
+            drop(state);
+            let detail = "too many streams on one connection".to_owned();
+            self.put(&Event::Refused { stream: id, reason: Reason::Overloaded, detail });
+            return Ok(None);
+        }
+        let cell = Rc::new(StreamCell::new(id));
+        cell.set_request(request);
+        state.streams.insert(id, Rc::clone(&cell));
+        drop(state);
+        Ok(Some(Stream::new(self.clone(), cell)))
+    }
+}
+
+/// A peer used a stream id twice, or a lower one than before.
+pub(super) struct ReusedId;

@@ -1,0 +1,144 @@
+//! The `Registry` service, health and reflection, by plain clients.
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use weft::pb;
+use weft::pb::registry_client::RegistryClient;
+
+use super::enrol::{anonymous, as_agent};
+use super::{Plane, eventually, name, within};
+
+fn cache(lease: u64) -> pb::RegisterRequest {
+    let instance = pb::Instance { name: "cache".to_owned(), port: 6379, ..Default::default() };
+    let status = pb::CheckStatus::Passing.into();
+    let check = pb::Check { ttl_ms: 60_000, status, ..Default::default() };
+    pb::RegisterRequest { instance: Some(instance), checks: vec![check], lease }
+}
+
+#[tokio::test]
+async fn a_tool_registers_watches_and_reports() {
+    let plane = Plane::start().await;
+    let mut client = RegistryClient::new(anonymous(&plane).await);
+    let request = pb::WatchRequest { service: "cache".to_owned(), passing_only: true };
+    let mut watch = client.watch(request).await.unwrap().into_inner();
+    let first = within("the first state", watch.message()).await.unwrap().unwrap();
+    assert!(first.instances.is_empty());
+    assert!(client.register(cache(0)).await.unwrap().into_inner().revision > first.revision);
+    let seen = within("the instance", watch.message()).await.unwrap().unwrap();
+    let instance = seen.instances[0].instance.as_ref().unwrap();
+    assert_eq!((instance.id.as_str(), instance.node.as_str(), instance.port), ("cache", "server", 6379));
+
+    let report = |status: pb::CheckStatus| pb::ReportChecksRequest {
+        node: String::new(),
+        reports: vec![pb::CheckReport {
+            id: "service:cache".to_owned(),
+            status: status.into(),
+            output: "down".to_owned(),
+        }],
+    };
+    client.report_checks(report(pb::CheckStatus::Critical)).await.unwrap();
+    let seen = within("the flip", watch.message()).await.unwrap().unwrap();
+    assert!(seen.instances.is_empty(), "only passing instances were asked for");
+    let status = client.report_checks(report(pb::CheckStatus::Unspecified)).await.unwrap_err();
+    assert!(status.message().starts_with("reports[0].status"), "{status}");
+
+    let gone = pb::DeregisterRequest { node: String::new(), id: "cache".to_owned() };
+    assert!(client.deregister(gone.clone()).await.unwrap().into_inner().removed);
+    assert!(!client.deregister(gone).await.unwrap().into_inner().removed);
+}
+
+#[tokio::test]
+async fn a_lease_holds_an_instance() {
+    let plane = Plane::start().await;
+    let mut client = RegistryClient::new(anonymous(&plane).await);
+    let status = client.grant_lease(pb::GrantLeaseRequest { ttl_s: 1 }).await.unwrap_err();
+    assert!(status.message().starts_with("ttl_s"), "{status}");
+    let lease = client.grant_lease(pb::GrantLeaseRequest { ttl_s: 60 }).await.unwrap().into_inner().id;
+    client.register(cache(lease)).await.unwrap();
+
+    let (requests, outgoing) = tokio::sync::mpsc::channel(4);
+    let mut answers = client.keep_alive(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    requests.send(pb::KeepAliveRequest { lease }).await.unwrap();
+    assert_eq!(within("the answer", answers.message()).await.unwrap().unwrap().ttl_s, 60);
+    client.revoke_lease(pb::RevokeLeaseRequest { lease }).await.unwrap();
+    assert!(plane.catalog.health(&name("cache")).is_empty());
+    requests.send(pb::KeepAliveRequest { lease }).await.unwrap();
+    assert_eq!(within("the answer", answers.message()).await.unwrap().unwrap().ttl_s, 0);
+    assert_eq!(client.register(cache(lease)).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_service_writes_its_own_only() {
+    let plane = Plane::start().await;
+    let (web, _db) = (plane.agent("web", &[]).await, plane.agent("db", &[]).await);
+    let mut client = RegistryClient::new(as_agent(&plane, &web).await);
+    assert_eq!(client.register(cache(0)).await.unwrap_err().code(), Code::InvalidArgument, "no node");
+    let mut request = cache(0);
+    request.instance.as_mut().unwrap().node = "n1".to_owned();
+    assert_eq!(client.register(request.clone()).await.unwrap_err().code(), Code::PermissionDenied);
+    let own = request.instance.as_mut().unwrap();
+    (own.name, own.id) = ("web".to_owned(), "web-9".to_owned());
+    client.register(request).await.unwrap();
+    assert_eq!(plane.catalog.health(&name("web")).len(), 2);
+
+    let foreign = pb::DeregisterRequest { node: "n1".to_owned(), id: "db-1".to_owned() };
+    assert_eq!(client.deregister(foreign).await.unwrap_err().code(), Code::PermissionDenied);
+    let foreign = pb::ReportChecksRequest {
+        node: "n1".to_owned(),
+        reports: vec![pb::CheckReport {
+            id: "service:db-1".to_owned(),
+            status: pb::CheckStatus::Critical.into(),
+            output: String::new(),
+        }],
+    };
+    assert_eq!(client.report_checks(foreign).await.unwrap_err().code(), Code::PermissionDenied);
+
+    // A lease that somebody else was granted is somebody else's.
+    let mut local = RegistryClient::new(anonymous(&plane).await);
+    let lease = local.grant_lease(pb::GrantLeaseRequest { ttl_s: 60 }).await.unwrap().into_inner().id;
+    let status = client.revoke_lease(pb::RevokeLeaseRequest { lease }).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn health_is_served_and_ends_with_the_server() {
+    let plane = Plane::start().await;
+    let mut client = HealthClient::new(anonymous(&plane).await);
+    for service in ["", "weft.v1.Mesh"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        eventually_serving(&mut client, request).await;
+    }
+    // The connection is idle: it must not hold up the shutdown.
+    let started = tokio::time::Instant::now();
+    plane.stop().await;
+    assert!(started.elapsed() < weft::control::limits::SHUTDOWN_GRACE, "{:?}", started.elapsed());
+}
+
+async fn eventually_serving(
+    client: &mut HealthClient<tonic::transport::Channel>,
+    request: HealthCheckRequest,
+) {
+    let serving = tonic_health::pb::health_check_response::ServingStatus::Serving;
+    let started = tokio::time::Instant::now();
+    loop {
+        let answer = client.check(request.clone()).await;
+        if answer.is_ok_and(|answer| answer.into_inner().status() == serving) {
+            return;
+        }
+        assert!(started.elapsed() < super::DEADLINE, "{request:?} is not served");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_silent_client_is_cut_off() {
+    use tokio::io::AsyncReadExt as _;
+    let plane = Plane::start().await;
+    let mut silent = tokio::net::TcpStream::connect(plane.address).await.unwrap();
+    let mut byte = [0];
+    let read = within("the end", silent.read(&mut byte)).await;
+    assert!(matches!(read, Ok(0) | Err(_)));
+    eventually("other clients", || plane.sessions.connected() == 0).await;
+}

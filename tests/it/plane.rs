@@ -1,0 +1,208 @@
+//! Two data planes without a control plane: configuration and certificates are put in by hand, so
+//! that a test can change either at will. Sockets, TLS and workers are the real ones.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use weft::agent::{EdgeCount, Handle, Status};
+use weft::ca::{Ca, Settings as CaSettings};
+use weft::model::snapshot::Change;
+use weft::model::{
+    Action, CheckStatus, Endpoint, EndpointId, InstanceId, NodeName, Party, Reason, ServiceName,
+    Snapshot, Weights,
+};
+use weft::net::socket;
+use weft::proxy::{LocalApp, Proxy, Settings, Upstream};
+use weft::store::MemoryStore;
+use weft::telemetry::ProxyMetrics;
+use weft::tls::{Identity, KeyRequest};
+
+/// Every wait of these tests ends here.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+pub fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).unwrap()
+}
+
+/// Waits for `future`, but not for ever.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("no {what} in time"))
+}
+
+/// A certificate authority of its own for each test.
+pub struct Authority(pub Ca);
+
+impl Authority {
+    pub async fn new() -> Self {
+        let settings = CaSettings {
+            datacenter: "dc1".to_owned(),
+            server_id: "test".to_owned(),
+            leaf_ttl: Duration::from_secs(3600),
+        };
+        Self(Ca::open(Arc::new(MemoryStore::new()), settings).await.unwrap())
+    }
+
+    /// A fresh certificate for a service.
+    pub fn identity(&self, service: &str, generation: u64) -> Arc<Identity> {
+        let request = KeyRequest::generate().unwrap();
+        let id = self.0.service_id(&name(service)).unwrap();
+        let leaf = self.0.issue(&id, &request.csr).unwrap();
+        let bundle = self.0.bundle().borrow().clone();
+        let identity =
+            Identity::new(generation, leaf.chain, &request.key, &bundle, SystemTime::now()).unwrap();
+        Arc::new(identity)
+    }
+}
+
+/// A data plane and the strings it hangs on.
+pub struct Plane {
+    pub proxy: Option<Proxy>,
+    pub inbound: SocketAddr,
+    pub upstreams: BTreeMap<String, SocketAddr>,
+    pub identity: watch::Sender<Option<Arc<Identity>>>,
+    pub edges: mpsc::Receiver<EdgeCount>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    changes: watch::Sender<u64>,
+    status: watch::Sender<Status>,
+    _checks: mpsc::Receiver<weft::model::CheckReport>,
+}
+
+fn local() -> std::net::TcpListener {
+    socket::listen("127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+impl Plane {
+    /// A sidecar of `service` whose application is at `app`, with ports for its upstreams.
+    pub fn start(authority: &Authority, service: &str, app: SocketAddr, upstreams: &[&str]) -> Self {
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let (changes, changed) = watch::channel(0);
+        let (identity, identities) = watch::channel(Some(authority.identity(service, 1)));
+        let synced = Status { connected: true, registered: true, synced: true, ..Status::default() };
+        let (status, statuses) = watch::channel(synced);
+        let (checks, checks_kept) = mpsc::channel(16);
+        let (edges_out, edges) = mpsc::channel(4096);
+        let handle = Handle {
+            snapshot: Arc::clone(&snapshot),
+            changes: changed,
+            identity: identities,
+            status: statuses,
+            checks,
+            edges: edges_out,
+        };
+        let inbound = local();
+        let inbound_address = inbound.local_addr().unwrap();
+        let mut ports = BTreeMap::new();
+        let upstreams = upstreams
+            .iter()
+            .map(|upstream| {
+                let listener = local();
+                ports.insert((*upstream).to_owned(), listener.local_addr().unwrap());
+                Upstream {
+                    destination: name(upstream),
+                    listener,
+                    connect_timeout: Duration::from_secs(2),
+                }
+            })
+            .collect();
+        let settings = Settings {
+            service: name(service),
+            app: LocalApp {
+                host: app.ip().to_string(),
+                port: app.port(),
+                connect_timeout: Duration::from_secs(2),
+            },
+            inbound: Some(inbound),
+            upstreams,
+            workers: 2,
+        };
+        let proxy = Proxy::start(settings, &handle, &ProxyMetrics::new()).unwrap();
+        Self {
+            proxy: Some(proxy),
+            inbound: inbound_address,
+            upstreams: ports,
+            identity,
+            edges,
+            snapshot,
+            changes,
+            status,
+            _checks: checks_kept,
+        }
+    }
+
+    /// Applies changes as the agent would.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        for change in changes {
+            next.apply(change);
+        }
+        self.snapshot.store(Arc::new(next));
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn allow_all(&self) {
+        self.apply([Change::DefaultAction(Action::Allow)]);
+    }
+
+    /// Puts an intention toward this sidecar's service.
+    pub fn intend(&self, source: &str, destination: &str, action: Action) {
+        let (source, destination) = (Party::parse(source).unwrap(), Party::parse(destination).unwrap());
+        self.apply([Change::Intention { source, destination, action }]);
+    }
+
+    /// Tells this sidecar of an instance of `service`.
+    pub fn knows(&self, service: &str, instance: &str, address: SocketAddr) {
+        let id = EndpointId {
+            node: NodeName::new("n1").unwrap(),
+            instance: InstanceId::new(instance).unwrap(),
+        };
+        self.apply([
+            Change::Service { name: name(service), exists: true },
+            Change::Endpoint(Endpoint {
+                id: id.clone(),
+                service: name(service),
+                host: address.ip().to_string(),
+                port: address.port(),
+                weights: Weights::default(),
+            }),
+            Change::Health { service: name(service), id, status: CheckStatus::Passing },
+        ]);
+    }
+
+    /// Opens an application connection to an upstream.
+    pub async fn dial(&self, upstream: &str) -> TcpStream {
+        soon("local connection", TcpStream::connect(self.upstreams[upstream])).await.unwrap()
+    }
+
+    /// The reason of the next connection that ended.
+    pub async fn ended(&mut self) -> Reason {
+        soon("end of a connection", self.edges.recv()).await.unwrap().reason
+    }
+
+    /// Whether start-up is over, as connections see it.
+    pub fn set_synced(&self, synced: bool) {
+        self.status.send_modify(|status| status.synced = synced);
+    }
+}
+
+/// A listener for an application of the test.
+pub async fn application() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// `web` with an upstream `db`, both allowed everything; the listener is `db`'s application.
+pub async fn pair() -> (Plane, Plane, TcpListener, Authority) {
+    let authority = Authority::new().await;
+    let (app, address) = application().await;
+    let db = Plane::start(&authority, "db", address, &[]);
+    let web = Plane::start(&authority, "web", address, &["db"]);
+    db.allow_all();
+    web.knows("db", "db-1", db.inbound);
+    (web, db, app, authority)
+}
