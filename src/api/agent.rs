@@ -14,7 +14,7 @@ use super::json::check::CheckJson;
 use super::json::service::AgentService;
 use super::query::Params;
 use super::{App, Shared, reply};
-use crate::catalog::{CatalogError, InstanceRecord, Owner};
+use crate::catalog::{CatalogError, CheckRecord, InstanceRecord, Owner};
 use crate::model::service::SIDECAR_PORTS;
 use crate::model::{CheckKind, CheckReport, CheckStatus, Definition, InstanceId};
 
@@ -33,7 +33,7 @@ pub(super) async fn own(State(app): App, params: Params) -> Response {
         grpc: app.state.grpc,
         leader: &leader,
         services: catalog.instances_on(&settings.node).len(),
-        checks: catalog.checks_on(&settings.node).len(),
+        checks: catalog.checks_on(&settings.node).iter().filter(|record| is_own(record)).count(),
         revision: catalog.position().revision,
         default_policy: settings.default_action.as_str(),
     };
@@ -69,9 +69,15 @@ pub(super) async fn checks(State(app): App, params: Params) -> Response {
     let checks = tagged_checks(&app, &app.state.catalog.settings().node);
     let checks: BTreeMap<_, _> = checks
         .iter()
+        .filter(|(record, _)| is_own(record))
         .map(|(record, tags)| (record.check.id.as_str(), CheckJson::agent(record, tags)))
         .collect();
     reply::json(params.layout, &checks)
+}
+
+/// Whether a check is the agent's own: `serfHealth` is the catalog's word about the agent.
+fn is_own(record: &CheckRecord) -> bool {
+    record.check.id != "serfHealth"
 }
 
 pub(super) async fn register(State(app): App, JsonBytes(body): JsonBytes) -> Result<Response, ApiError> {

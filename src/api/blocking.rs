@@ -10,12 +10,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 
-use super::Shared;
 use super::error::ApiError;
 use super::query::{Consistency, Params, ReadOptions};
 use super::reply::{self, Layout};
+use super::{Index, Shared};
 use crate::catalog::Topic;
-use crate::store::Revision;
 
 /// Longer than any query waits: [`hold`] ends the wait.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -23,7 +22,7 @@ const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A read of the catalog that has waited as long as it was asked to. The index was taken before the
 /// data is read: whoever waits on it next can only see too much, never miss a change.
 pub(super) struct Read {
-    index: Revision,
+    index: Index,
     consistency: Consistency,
     layout: Layout,
 }
@@ -38,12 +37,12 @@ impl Read {
         let options = params.read_options(&app.state.catalog.settings().datacenter)?;
         let mut index = current(app, topics);
         if options.must_wait(index) {
-            let mut changes: FuturesUnordered<_> = topics
+            let mut waits: FuturesUnordered<_> = topics
                 .iter()
                 .map(|topic| app.state.catalog.wait(topic, options.index, FOREVER))
                 .collect();
             let changed = async {
-                changes.next().await;
+                waits.next().await;
             };
             hold(app, &options, changed).await;
             index = current(app, topics);
@@ -77,7 +76,7 @@ pub(super) async fn hold(app: &Shared, options: &ReadOptions, change: impl Futur
     }
 }
 
-fn current(app: &Shared, topics: &[Topic]) -> Revision {
+fn current(app: &Shared, topics: &[Topic]) -> Index {
     topics.iter().map(|topic| app.state.catalog.index(topic)).max().unwrap_or(1)
 }
 

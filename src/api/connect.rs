@@ -26,7 +26,7 @@ pub(super) async fn roots(State(app): App, params: Params) -> Result<Response, A
     if options.must_wait(version) {
         let passed = async {
             // An error means that the authority is gone: nothing will change any more.
-            let _ = bundle.wait_for(|bundle| bundle.version > options.index).await;
+            drop(bundle.wait_for(|bundle| bundle.version > options.index).await);
         };
         blocking::hold(&app, &options, passed).await;
     }

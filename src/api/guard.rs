@@ -98,8 +98,10 @@ fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
     let foreign_fetch = headers
         .get("sec-fetch-site")
         .is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+    // `https` is fine: whoever ends TLS in front of this server serves the same site.
     let foreign_origin = headers.get(header::ORIGIN).is_some_and(|origin| {
-        let authority = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
+        let origin = origin.to_str().unwrap_or_default();
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         !authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
     });
     foreign_fetch || foreign_origin
@@ -165,7 +167,8 @@ mod tests {
             ("PUT", vec![host], None),
             ("PUT", vec![host, ("origin", "http://localhost:8500")], None),
             ("PUT", vec![host, ("origin", "http://localhost:8501")], Some(403)),
-            ("PUT", vec![host, ("origin", "https://localhost:8500")], Some(403)),
+            ("PUT", vec![host, ("origin", "https://localhost:8500")], None),
+            ("PUT", vec![host, ("origin", "ftp://localhost:8500")], Some(403)),
             ("PUT", vec![host, ("origin", "null")], Some(403)),
             ("DELETE", vec![host, ("origin", "http://evil.example")], Some(403)),
             ("POST", vec![host, ("sec-fetch-site", "cross-site")], Some(403)),

@@ -14,10 +14,9 @@ use super::error::ApiError;
 use super::json::intention::{IntentionJson, describe, parse_action};
 use super::limits::MAX_MATCH_NAMES;
 use super::query::Params;
-use super::{App, Shared, reply};
+use super::{App, Index, Shared, reply};
 use crate::catalog::Topic;
 use crate::model::{Action, Intention, NameError, Party, ServiceName};
-use crate::store::Revision;
 
 /// All fields Consul's clients send. Those not read here are read-only or mean nothing without
 /// namespaces and peers.
@@ -54,7 +53,7 @@ const FIELDS: &[&str] = &[
 /// Fields whose meaning would be lost if they were ignored.
 const UNSUPPORTED: &[&str] = &["Permissions", "JWT", "SourcePeer", "SourceSamenessGroup"];
 
-type Record = (Arc<Intention>, Revision, Revision);
+type Record = (Arc<Intention>, Index, Index);
 
 pub(super) async fn list(State(app): App, params: Params) -> Result<Response, ApiError> {
     let read = Read::begin(&app, &params, &[Topic::Intentions]).await?;

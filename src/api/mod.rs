@@ -90,4 +90,7 @@ struct Shared {
     writes: Mutex<()>,
 }
 
+/// Number of the state that a record or an answer belongs to; never 0 toward clients.
+type Index = u64;
+
 type App = axum::extract::State<Arc<Shared>>;

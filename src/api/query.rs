@@ -6,12 +6,11 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
-use super::Shared;
 use super::error::ApiError;
 use super::limits::{DEFAULT_WAIT, MAX_WAIT};
 use super::reply::Layout;
+use super::{Index, Shared};
 use crate::model::duration;
-use crate::store::Revision;
 
 /// All parameters of a request. `?filter` is refused here, so that no handler can ignore it: an
 /// answer that was not filtered would look like one that was.
@@ -44,13 +43,13 @@ impl Consistency {
 pub(super) struct ReadOptions {
     pub(super) consistency: Consistency,
     /// Wait until the index passes this one; 0 means do not wait.
-    pub(super) index: Revision,
+    pub(super) index: Index,
     pub(super) wait: Duration,
 }
 
 impl ReadOptions {
     /// Whether the caller has seen everything up to `index`, the current one, or claims to.
-    pub(super) const fn must_wait(&self, index: Revision) -> bool {
+    pub(super) const fn must_wait(&self, index: Index) -> bool {
         self.index > 0 && self.index >= index
     }
 }

@@ -6,9 +6,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 
+use super::Index;
 use super::error::ApiError;
 use super::query::Consistency;
-use crate::store::Revision;
 
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
@@ -38,7 +38,7 @@ pub(super) fn empty() -> Response {
 }
 
 /// Adds the headers of a catalog read.
-pub(super) fn add_index(response: &mut Response, index: Revision, known_leader: bool) {
+pub(super) fn add_index(response: &mut Response, index: Index, known_leader: bool) {
     let headers = response.headers_mut();
     headers.insert(INDEX, HeaderValue::from(index.max(1)));
     let known = if known_leader { "true" } else { "false" };

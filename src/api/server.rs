@@ -138,7 +138,7 @@ async fn accept_loop(listener: TcpListener, context: Context) {
     drop(listener);
     let finish = async { while connections.join_next().await.is_some() {} };
     // What is left after the deadline is cut off when the set is dropped.
-    let _ = tokio::time::timeout(DRAIN_DEADLINE, finish).await;
+    let _in_time = tokio::time::timeout(DRAIN_DEADLINE, finish).await;
 }
 
 type Slot = tokio::sync::OwnedSemaphorePermit;
@@ -173,7 +173,7 @@ async fn serve_connection(
         return; // closed already
     };
     // Small answers must not wait for the peer's delayed acknowledgement.
-    let _ = stream.set_nodelay(true);
+    let _best_effort = stream.set_nodelay(true);
     let ends = Ends { peer, local };
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ends);
@@ -200,7 +200,7 @@ async fn serve_connection(
 
 /// Waits for the drain; a server that is gone counts as draining.
 async fn begun(draining: &mut watch::Receiver<bool>) {
-    let _ = draining.wait_for(|draining| *draining).await;
+    drop(draining.wait_for(|draining| *draining).await);
 }
 
 /// Counts connections by peer address, so that one host cannot take all slots. Loopback is not

@@ -102,7 +102,7 @@ mod tests {
             let mut got = Vec::new();
             let mut buffer = [0; 4];
             loop {
-                tokio::time::sleep(Duration::from_secs(20)).await;
+                sleep(Duration::from_secs(20)).await;
                 match reader.read(&mut buffer).await.unwrap() {
                     0 => return got,
                     n => got.extend_from_slice(&buffer[..n]),

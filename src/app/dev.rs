@@ -110,6 +110,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
     }
     Ok(server::Settings {
         definitions: Vec::new(),
+        node_checks: Vec::new(),
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,

@@ -32,9 +32,13 @@ pub enum AppError {
     Config(Vec<Diagnostic>),
     #[error("{0}")]
     Usage(String),
-    #[error("cannot listen on {address} for {purpose}: {source}; stop what uses the port or choose another")]
+    #[error(
+        "cannot listen on {address} for {purpose}: {source}; stop what uses the port or choose another"
+    )]
     Bind { address: SocketAddr, purpose: String, source: io::Error },
-    #[error("no port from {first} to {last} is free for the sidecar's inbound side; set one with --inbound-port")]
+    #[error(
+        "no port from {first} to {last} is free for the sidecar's inbound side; set one with --inbound-port"
+    )]
     NoPort { first: u16, last: u16 },
     #[error("cannot {action} {path}: {source}", path = path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },

@@ -54,7 +54,5 @@ pub(super) fn bind_sidecar(address: IpAddr) -> Result<TcpListener, AppError> {
 
 /// The address a listener is bound to.
 pub(super) fn local(listener: &TcpListener) -> Result<SocketAddr, AppError> {
-    listener
-        .local_addr()
-        .map_err(|source| AppError::Start { what: "a listener".to_owned(), source })
+    listener.local_addr().map_err(|source| AppError::Start { what: "a listener".to_owned(), source })
 }

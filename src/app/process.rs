@@ -44,7 +44,10 @@ impl Signals {
 }
 
 /// Runs `work`; a further signal gives it up at once.
-pub async fn unless_signalled_again<T>(signals: &mut Signals, work: impl Future<Output = T>) -> Option<T> {
+pub async fn unless_signalled_again<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         done = work => Some(done),
         () = signals.received() => {

@@ -56,10 +56,11 @@ fn start(command: &[OsString]) -> Result<Child, AppError> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(AppError::Usage("no command to run was given after `--`".to_owned()));
     };
-    Command::new(program).args(arguments).kill_on_drop(true).spawn().map_err(|source| AppError::Start {
-        what: program.to_string_lossy().into_owned(),
-        source,
-    })
+    Command::new(program)
+        .args(arguments)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| AppError::Start { what: program.to_string_lossy().into_owned(), source })
 }
 
 async fn leave(sidecar: Sidecar, application: &mut Child, runs: bool) {

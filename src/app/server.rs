@@ -18,7 +18,7 @@ use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
 use crate::config;
 use crate::control::{self, edges::Edges};
-use crate::model::{Action, Definition, NodeName};
+use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
 use crate::telemetry::{Readiness, ServerMetrics, admin};
 
@@ -30,6 +30,8 @@ const STORE_FILE: &str = "weft.redb";
 pub struct Settings {
     /// Services declared in files.
     pub definitions: Vec<Definition>,
+    /// Checks of the server's node that files declare.
+    pub node_checks: Vec<CheckDefinition>,
     /// `None` keeps everything in memory.
     pub data_dir: Option<PathBuf>,
     pub http: SocketAddr,
@@ -80,8 +82,9 @@ impl Server {
         let ca = Ca::open(Arc::clone(&store), ca_settings(&settings)).await?;
         let http = free(settings.http, "the HTTP API", settings.next_free_ports)?;
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
-        let grpc = control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
-        declared::apply(&*store, &catalog, &settings.definitions).await?;
+        let grpc =
+            control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
+        declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
 
         let mut state = ApiState::new(catalog.clone(), ca.clone(), Arc::new(decode));
@@ -92,10 +95,8 @@ impl Server {
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
         let api = api::Server::bind(&[http], state).await?;
-        let bound = Bound {
-            http: api.local_addrs().first().copied().unwrap_or(http),
-            grpc: grpc.local_addr(),
-        };
+        let bound =
+            Bound { http: api.local_addrs().first().copied().unwrap_or(http), grpc: grpc.local_addr() };
 
         let (stop, stopped) = watch::channel(false);
         let until = |mut stopped: watch::Receiver<bool>| async move {
@@ -215,8 +216,5 @@ fn control_settings(settings: &Settings) -> control::Settings {
 
 /// Reads the body of a registration over the HTTP API.
 fn decode(body: &[u8]) -> Result<Definition, String> {
-    config::parse_definition_json(body).map_err(|faults| {
-        let messages: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
-        messages.join("; ")
-    })
+    config::parse_definition_json(body).map_err(|faults| config::api_message(&faults))
 }

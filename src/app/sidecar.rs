@@ -128,7 +128,8 @@ impl Sidecar {
         let proxy = Proxy::start(plane, &agent.handle, &metrics)
             .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
         let checks = Runner::start(checks(&registrations), agent.handle.checks.clone());
-        let mut tasks = Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
+        let mut tasks =
+            Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
         if let Some(listener) = admin_listener {
             let router = admin::router(readiness.clone(), metrics.registry());
             let listener = tokio::net::TcpListener::from_std(listener)
@@ -202,6 +203,11 @@ impl Sidecar {
         agent.stop(GOODBYE).await;
         drop((checks, tasks));
         whole
+    }
+
+    /// What a crash does: nothing is drained, nobody is told; every socket is closed when it returns.
+    pub async fn kill(self) {
+        self.proxy.kill().await;
     }
 
     /// As [`Self::finish`], with `between` after the inbound side has drained: the application still
@@ -292,7 +298,9 @@ fn local_app(registrations: &[Registration]) -> Result<LocalApp, AppError> {
     })
 }
 
-fn checks(registrations: &[Registration]) -> Vec<(crate::model::InstanceId, crate::model::CheckDefinition)> {
+fn checks(
+    registrations: &[Registration],
+) -> Vec<(crate::model::InstanceId, crate::model::CheckDefinition)> {
     let all = registrations.iter().flat_map(|registration| {
         let instance = &registration.instance.id;
         registration.checks.iter().map(move |check| (instance.clone(), check.definition.clone()))
@@ -300,7 +308,10 @@ fn checks(registrations: &[Registration]) -> Vec<(crate::model::InstanceId, crat
     all.filter_map(|(instance, definition)| Some((instance, definition?))).collect()
 }
 
-fn millis(config: &std::collections::BTreeMap<String, serde_json::Value>, key: &str) -> Option<Duration> {
+fn millis(
+    config: &std::collections::BTreeMap<String, serde_json::Value>,
+    key: &str,
+) -> Option<Duration> {
     config.get(key)?.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 

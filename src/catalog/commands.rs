@@ -123,12 +123,13 @@ impl Catalog {
         Ok(lease)
     }
 
-    /// Starts the lease's period anew; returns it.
+    /// Starts the lease's period anew; returns it. Asynchronous for a store shared by several servers,
+    /// where the deadline is not only here.
     ///
     /// # Errors
     /// `NoLease` when it does not exist or is being ended.
     // Asynchronous because a store shared by several servers keeps its own leases.
-    #[allow(clippy::unused_async)]
+    #[allow(clippy::unused_async, reason = "a shared store makes it wait")]
     pub async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, CatalogError> {
         let renewed = self.shared.deadlines().renew(lease, tokio::time::Instant::now());
         renewed.ok_or(CatalogError::NoLease(lease))

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::model::{Action, Check, CheckStatus, Instance, NameError, NodeName, ServiceName};
-use crate::store::{Revision, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 mod changelog;
 mod commands;
@@ -38,6 +38,7 @@ mod write;
 pub use self::index::Topic;
 pub use self::lease::LEASE_TTL;
 pub use self::subscription::{Batch, Subscription};
+pub use crate::store::Revision;
 
 use self::shared::{Shared, follow};
 use self::state::State;

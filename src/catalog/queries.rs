@@ -107,7 +107,7 @@ impl Catalog {
             }
         };
         // Either way the current index is the answer.
-        let _ = tokio::time::timeout(timeout, passed).await;
+        let _passed = tokio::time::timeout(timeout, passed).await;
         self.index(topic)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `State` is a function of the commits applied to it, plus the outputs of checks that nobody found
 //! worth a commit. `apply` says what changed for whom: topics for blocking queries, resources for
-//! sidecars. Reads are in `view`.
+//! sidecars. What a single write does is in `write`, reads are in `view`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

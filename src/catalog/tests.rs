@@ -17,6 +17,7 @@ use crate::store::{Image, MemoryStore, Op, Outcome, StoreFuture, Txn, Watch};
 
 mod indexes;
 mod leases;
+mod races;
 mod random;
 mod registrations;
 mod sidecars;
@@ -167,11 +168,12 @@ async fn two_servers_on_one_store_see_each_others_writes() {
         );
     }
     let revision = one.position().revision.max(two.position().revision);
-    for catalog in [&one, &two] {
-        while catalog.position().revision < revision {
+    let caught_up = async {
+        while one.position().revision.min(two.position().revision) < revision {
             tokio::task::yield_now().await;
         }
-    }
+    };
+    tokio::time::timeout(DEADLINE, caught_up).await.expect("both catch up");
     let both = interest(&["db"], &[]);
     assert_eq!(fresh(&one, &both), fresh(&two, &both));
 }

@@ -7,16 +7,16 @@ const DEFAULT_PORT: u16 = 8500;
 const DEFAULT: &str = "127.0.0.1:8500";
 
 /// A variable of the environment by name; empty ones are not set.
-pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// An address and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub(super) struct Address {
     /// Without brackets.
-    pub host: String,
-    pub port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
     /// Which flag or variable said so.
-    pub source: &'static str,
+    pub(super) source: &'static str,
 }
 
 impl Address {
@@ -24,7 +24,7 @@ impl Address {
     ///
     /// # Errors
     /// When the first that is set is no `host:port`, with or without `http://`.
-    pub fn resolve(flag: Option<&str>, env: Env<'_>) -> Result<Self, CliError> {
+    pub(super) fn resolve(flag: Option<&str>, env: Env<'_>) -> Result<Self, CliError> {
         let variable = |name| env(name).filter(|value| !value.is_empty());
         if let Some(text) = flag {
             return Self::parse(text, "--http-addr");
@@ -74,7 +74,7 @@ impl Address {
 
     /// `host:port` as it stands in a Host header.
     #[must_use]
-    pub fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {

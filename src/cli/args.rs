@@ -20,28 +20,29 @@ pub struct ServerArgs {
     #[arg(long, value_name = "FILE")]
     pub config_file: Vec<PathBuf>,
     /// Keep all state in this directory
-    #[arg(long, value_name = "DIR", required_unless_present = "memory")]
+    #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Keep all state in memory and lose it at the end
     #[arg(long, conflicts_with = "data_dir")]
     pub memory: bool,
-    /// Where sidecars connect (always TLS 1.3)
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8503")]
-    pub grpc_addr: SocketAddr,
+    /// Where sidecars connect, always over TLS 1.3 [default: 127.0.0.1:8503]
+    #[arg(long, value_name = "IP:PORT")]
+    pub grpc_addr: Option<SocketAddr>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
-    #[arg(long, value_name = "NAME", default_value = "dc1")]
-    pub datacenter: String,
+    /// Name of the datacenter, part of every identity [default: dc1]
+    #[arg(long, value_name = "NAME")]
+    pub datacenter: Option<String>,
     /// Address under which others reach this node [default: 127.0.0.1]
     #[arg(long, value_name = "IP|HOST")]
     pub advertise: Option<String>,
     /// Life of the certificates of services, 5m to 720h
     #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = leaf_ttl)]
     pub leaf_ttl: Duration,
-    /// What applies to connections that no intention matches
-    #[arg(long, value_name = "ACTION", default_value = "deny")]
-    pub default_policy: Policy,
+    /// What applies to connections that no intention matches [default: deny]
+    #[arg(long, value_name = "ACTION")]
+    pub default_policy: Option<Policy>,
     /// Host name, besides localhost and the bound addresses, by which the HTTP API may be called;
     /// repeatable
     #[arg(long, value_name = "NAME")]
@@ -116,6 +117,7 @@ pub struct RunArgs {
 }
 
 /// `weft dev`.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[derive(Debug, Clone, Args)]
 pub struct DevArgs {
     /// Run a small live mesh in the same process
@@ -136,8 +138,8 @@ pub struct DevArgs {
     /// Where sidecars connect [default: 127.0.0.1:8503 and the offset]
     #[arg(long, value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,
-    /// Life of the certificates of services, 5m to 720h
-    #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = leaf_ttl)]
+    /// Life of the certificates of services, 10s to 720h
+    #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = dev_leaf_ttl)]
     pub leaf_ttl: Duration,
     /// What applies to connections that no intention matches
     #[arg(long, value_name = "ACTION", default_value = "allow")]
@@ -192,9 +194,18 @@ pub struct UpstreamArg {
 const LEAF_TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(5 * 60)..=Duration::from_secs(30 * 24 * 60 * 60);
 
+/// In development, short ones show the renewal at work.
+const SHORTEST_DEV_LEAF_TTL: Duration = Duration::from_secs(10);
+
 fn leaf_ttl(text: &str) -> Result<Duration, String> {
     let ttl = duration::parse(text).map_err(|fault| fault.to_string())?;
     if LEAF_TTL.contains(&ttl) { Ok(ttl) } else { Err("it must be between 5m and 720h".to_owned()) }
+}
+
+fn dev_leaf_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration::parse(text).map_err(|fault| fault.to_string())?;
+    let allowed = SHORTEST_DEV_LEAF_TTL..=*LEAF_TTL.end();
+    if allowed.contains(&ttl) { Ok(ttl) } else { Err("it must be between 10s and 720h".to_owned()) }
 }
 
 fn upstream(text: &str) -> Result<UpstreamArg, String> {

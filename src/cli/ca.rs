@@ -6,18 +6,18 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::error::{CliError, Fault};
-use super::output::{Report, Style, Tone};
+use super::output::{Report, Style, Tone, line};
 use crate::ca::{CaError, DEV_DIRECTORY, write_dev};
 use crate::model::{ServiceName, duration};
 
 #[derive(Debug, Clone, Subcommand)]
-pub enum CaCommand {
+pub(super) enum CaCommand {
     /// Write a new root and a certificate for each service into a directory
     Dev(DevCaArgs),
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct DevCaArgs {
+pub(super) struct DevCaArgs {
     /// Where the files go; made when missing
     #[arg(long, value_name = "DIR", default_value = DEV_DIRECTORY)]
     dir: PathBuf,
@@ -34,15 +34,18 @@ pub struct DevCaArgs {
 
 pub(super) fn run(command: &CaCommand, style: Style) -> Result<Report, CliError> {
     let CaCommand::Dev(args) = command;
-    let paths = write_dev(&args.dir, &args.service, args.ttl, args.force).map_err(failed)?;
-    let text: String =
-        paths.iter().map(|path| format!("{} {}\n", style.mark(Tone::Good), path.display())).collect();
+    let paths =
+        write_dev(&args.dir, &args.service, args.ttl, args.force).map_err(|error| failed(&error))?;
+    let mut text = String::new();
+    for path in &paths {
+        text += &line(style, Tone::Good, "wrote", &path.display().to_string());
+    }
     let report = Report::new(text, &paths)?;
     Ok(report.with_note("for testing only: the key of this root was not kept"))
 }
 
-fn failed(error: CaError) -> CliError {
-    let (fault, next) = match &error {
+fn failed(error: &CaError) -> CliError {
+    let (fault, next) = match error {
         CaError::Exists(_) => (Fault::Usage, "choose another --dir, or replace the files with --force"),
         CaError::SameFile(_) | CaError::Name { .. } => (Fault::Usage, "choose other --service names"),
         _ => (Fault::Local, "choose a --dir that can be written"),

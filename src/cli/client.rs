@@ -234,7 +234,7 @@ pub(super) fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            encoded += &format!("%{byte:02X}");
         }
     }
     encoded
@@ -263,5 +263,17 @@ mod tests {
             assert_eq!(error.evidence, "http://h:1: why\\u{1b}[0m");
             assert!(!error.to_string().contains("secret"));
         }
+    }
+
+    /// The clock leaps to the deadline while nothing else can happen.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = Client::new(Address { host: "127.0.0.1".into(), port, source: "test" }, None);
+        let begun = Instant::now();
+        let error = client.call::<Value>(&Call::get("/v1/x", &[])).await.unwrap_err();
+        assert_eq!((error.fault, error.fault.exit().code()), (Fault::Timeout, 6));
+        assert_eq!(begun.elapsed().as_secs(), DEADLINE.as_secs());
     }
 }

@@ -9,7 +9,7 @@ pub(super) fn explain(error: AppError) -> CliError {
     let what = error.to_string();
     match error {
         AppError::Config(diagnostics) => {
-            let rendered: Vec<String> = diagnostics.iter().map(|fault| fault.render()).collect();
+            let rendered: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
             let next = "mend the file; `weft validate PATH` checks it without starting anything";
             CliError::new(Fault::Usage, what, format!("\n{}", rendered.join("\n")), next)
         }

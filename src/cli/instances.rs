@@ -18,7 +18,7 @@ pub(super) async fn run(client: &Client, name: &ServiceName, style: Style) -> Re
         let known: BTreeMap<String, Vec<String>> = client.call(&call).await?;
         return Err(unknown(name, &known));
     }
-    report(entries.iter().map(Instance::from).collect(), style)
+    report(&entries.iter().map(Instance::from).collect::<Vec<_>>(), style)
 }
 
 fn unknown(name: &ServiceName, known: &BTreeMap<String, Vec<String>>) -> CliError {
@@ -119,10 +119,10 @@ impl<'a> From<&'a Entry> for Instance<'a> {
     }
 }
 
-fn report(instances: Vec<Instance<'_>>, style: Style) -> Result<Report, CliError> {
+fn report(instances: &[Instance<'_>], style: Style) -> Result<Report, CliError> {
     let rows: Vec<_> = instances.iter().map(row).collect();
     let text = table(style, &["INSTANCE", "NODE", "ADDRESS", "STATUS", "TAGS", "FAILING"], &rows);
-    Report::new(text, &instances)
+    Report::new(text, instances)
 }
 
 fn row(instance: &Instance<'_>) -> Vec<Cell> {
@@ -175,7 +175,7 @@ mod tests {
     fn golden() {
         let entries = entries();
         let style = Style { color: false, unicode: false };
-        let report = report(entries.iter().map(Instance::from).collect(), style).unwrap();
+        let report = report(&entries.iter().map(Instance::from).collect::<Vec<_>>(), style).unwrap();
         assert_eq!(
             report.text,
             "INSTANCE  NODE  ADDRESS       STATUS    TAGS  FAILING\n\

@@ -12,7 +12,7 @@ use crate::api::json::weft::VerdictJson;
 use crate::model::{Action, Party, ServiceName};
 
 #[derive(Debug, Clone, Subcommand)]
-pub enum IntentionCommand {
+pub(super) enum IntentionCommand {
     /// Allow SOURCE to connect to DESTINATION
     Allow(Pair),
     /// Forbid SOURCE to connect to DESTINATION; open connections are closed
@@ -27,7 +27,7 @@ pub enum IntentionCommand {
 
 /// Two services; `*` stands for every service.
 #[derive(Debug, Clone, Args)]
-pub struct Pair {
+pub(super) struct Pair {
     /// Service name, or `*` for every service
     #[arg(value_parser = Party::parse)]
     source: Party,

@@ -15,6 +15,7 @@ mod intention;
 mod output;
 mod processes;
 mod proxies;
+mod serve;
 mod services;
 mod status;
 mod suggest;
@@ -22,6 +23,7 @@ mod token;
 mod validate;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,21 +66,21 @@ struct Cli {
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
-pub struct Global {
+struct Global {
     /// The HTTP API: where commands find it, and where `server` and `dev` listen
     /// [default: 127.0.0.1:8500]
     #[arg(long, global = true, value_name = "HOST:PORT")]
-    pub http_addr: Option<String>,
+    http_addr: Option<String>,
     /// How to print what was found
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub output: Output,
+    output: Output,
     /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub color: ColorChoice,
+    color: ColorChoice,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+enum Output {
     Table,
     Json,
 }
@@ -149,7 +151,7 @@ fn run(
     };
     let style = Style::detect(cli.global.color, env, is_terminal);
     let done = match &cli.command {
-        Command::Server(args) => processes::server(args, &cli.global).map(Exit::code),
+        Command::Server(args) => serve::run(args, &cli.global).map(Exit::code),
         Command::Proxy(args) => processes::proxy(args, &cli.global).map(Exit::code),
         Command::Run(args) => processes::run(args),
         Command::Dev(args) => processes::dev(args, &cli.global).map(Exit::code),
@@ -161,8 +163,7 @@ fn run(
         }
     };
     done.unwrap_or_else(|error| {
-        // Nothing can be done for a stderr that is closed; the exit code still tells.
-        let _ = writeln!(err, "{error}");
+        say(err, &error);
         error.fault.exit().code()
     })
 }
@@ -171,10 +172,10 @@ fn run(
 fn explain(usage: &clap::Error, out: &mut impl Write, err: &mut impl Write) -> u8 {
     let text = usage.render();
     if usage.use_stderr() {
-        let _ = write!(err, "{text}");
+        say(err, &text.to_string().trim_end());
         return Exit::Usage.code();
     }
-    let _ = write!(out, "{text}");
+    say(out, &text.to_string().trim_end());
     Exit::Ok.code()
 }
 
@@ -212,13 +213,18 @@ fn print(report: &Report, cli: &Cli, out: &mut impl Write, err: &mut impl Write)
         Output::Json => format!("{:#}\n", report.json),
     };
     if let Some(note) = &report.note {
-        let _ = writeln!(err, "{note}");
+        say(err, note);
     }
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(err, "the result cannot be written: {fault}");
+            say(err, &format_args!("the result cannot be written: {fault}"));
             Exit::Negative.code()
         }
         _ => report.exit.code(),
     }
+}
+
+/// Writes a line that does not matter to the outcome: nothing can be done when nobody listens.
+fn say(to: &mut impl Write, what: &dyn Display) {
+    let _nobody_listens = writeln!(to, "{what}");
 }

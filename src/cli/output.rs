@@ -1,7 +1,5 @@
 //! What commands print: aligned tables and marked lines as pure functions over values, and JSON.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use serde_json::Value;
 
@@ -9,14 +7,14 @@ use super::error::{CliError, Exit, Fault};
 
 /// What a command has found.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub(super) struct Report {
     /// For people, with a newline at the end.
-    pub text: String,
+    pub(super) text: String,
     /// For programs: the same, in a documented and stable form.
-    pub json: Value,
+    pub(super) json: Value,
     /// Goes to stderr, whatever the output is.
-    pub note: Option<String>,
-    pub exit: Exit,
+    pub(super) note: Option<String>,
+    pub(super) exit: Exit,
 }
 
 impl Report {
@@ -24,7 +22,7 @@ impl Report {
     ///
     /// # Errors
     /// Never in practice: all shapes can be written as JSON.
-    pub fn new<T: Serialize + ?Sized>(text: String, json: &T) -> Result<Self, CliError> {
+    pub(super) fn new<T: Serialize + ?Sized>(text: String, json: &T) -> Result<Self, CliError> {
         let json = serde_json::to_value(json).map_err(|fault| {
             CliError::new(
                 Fault::Local,
@@ -37,19 +35,19 @@ impl Report {
     }
 
     #[must_use]
-    pub fn with_exit(self, exit: Exit) -> Self {
+    pub(super) fn with_exit(self, exit: Exit) -> Self {
         Self { exit, ..self }
     }
 
     #[must_use]
-    pub fn with_note(self, note: impl Into<String>) -> Self {
+    pub(super) fn with_note(self, note: impl Into<String>) -> Self {
         Self { note: Some(note.into()), ..self }
     }
 }
 
 /// When to colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ColorChoice {
+pub(super) enum ColorChoice {
     /// On a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
     #[default]
     Auto,
@@ -59,14 +57,18 @@ pub enum ColorChoice {
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
-    pub color: bool,
-    pub unicode: bool,
+pub(super) struct Style {
+    pub(super) color: bool,
+    pub(super) unicode: bool,
 }
 
 impl Style {
     /// Decides by the choice, the environment and whether the output is a terminal.
-    pub fn detect(choice: ColorChoice, env: &dyn Fn(&str) -> Option<String>, is_terminal: bool) -> Self {
+    pub(super) fn detect(
+        choice: ColorChoice,
+        env: &dyn Fn(&str) -> Option<String>,
+        is_terminal: bool,
+    ) -> Self {
         let set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
         let color = match choice {
             ColorChoice::Always => true,
@@ -97,7 +99,7 @@ impl Style {
 
     /// The mark of a tone: never colour alone.
     #[must_use]
-    pub fn mark(self, tone: Tone) -> String {
+    pub(super) fn mark(self, tone: Tone) -> String {
         let mark = match (tone, self.unicode) {
             (Tone::Plain, _) => " ",
             (Tone::Good, true) => "✓",
@@ -113,7 +115,7 @@ impl Style {
 
 /// How good something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
+pub(super) enum Tone {
     Plain,
     Good,
     Warn,
@@ -122,13 +124,13 @@ pub enum Tone {
 
 /// A text in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cell {
+pub(super) struct Cell {
     text: String,
     tone: Tone,
 }
 
 impl Cell {
-    pub fn new(tone: Tone, text: impl AsRef<str>) -> Self {
+    pub(super) fn new(tone: Tone, text: impl AsRef<str>) -> Self {
         Self { text: printable(text.as_ref()), tone }
     }
 }
@@ -141,7 +143,7 @@ impl<T: AsRef<str>> From<T> for Cell {
 
 /// Columns aligned to the left, two spaces between them, no spaces at the end of a line.
 #[must_use]
-pub fn table(style: Style, head: &[&str], rows: &[Vec<Cell>]) -> String {
+pub(super) fn table(style: Style, head: &[&str], rows: &[Vec<Cell>]) -> String {
     let head: Vec<Cell> = head.iter().map(Cell::from).collect();
     let mut widths = vec![0; head.len()];
     for row in std::iter::once(&head).chain(rows) {
@@ -157,7 +159,8 @@ pub fn table(style: Style, head: &[&str], rows: &[Vec<Cell>]) -> String {
                 padding += width + 2;
                 continue;
             }
-            let _ = write!(text, "{:padding$}{}", "", style.paint(cell.tone, &cell.text));
+            text.extend(std::iter::repeat_n(' ', padding));
+            text.push_str(&style.paint(cell.tone, &cell.text));
             padding = width - cell.text.chars().count() + 2;
         }
         text.push('\n');
@@ -167,13 +170,13 @@ pub fn table(style: Style, head: &[&str], rows: &[Vec<Cell>]) -> String {
 
 /// One line: a mark, a subject in a column of its own, and what is said about it.
 #[must_use]
-pub fn line(style: Style, tone: Tone, subject: &str, said: &str) -> String {
+pub(super) fn line(style: Style, tone: Tone, subject: &str, said: &str) -> String {
     format!("{} {subject:<14}{}\n", style.mark(tone), printable(said))
 }
 
 /// Text of others as it may go to a terminal: control characters are written out.
 #[must_use]
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
         .collect()
@@ -181,7 +184,7 @@ pub fn printable(text: &str) -> String {
 
 /// `1 service`, `2 services`.
 #[must_use]
-pub fn count(number: usize, noun: &str) -> String {
+pub(super) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 

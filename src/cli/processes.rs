@@ -7,19 +7,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{DevArgs, LogArgs, LogFormat, ProxyArgs, RunArgs, ServerArgs};
+use super::args::{DevArgs, LogArgs, LogFormat, ProxyArgs, RunArgs};
 use super::error::{CliError, Exit, Fault};
 use super::failure::explain;
 use super::{Global, Output};
-use crate::app::{AppError, dev as app_dev, process, run as app_run, server as app_server, sidecar};
-use crate::config::{self, Diagnostic};
+use crate::app::{AppError, dev as app_dev, process, run as app_run, sidecar};
+use crate::config::{self, Diagnostic, Loaded};
 use crate::model::service::{DEFAULT_CHECK_TIMEOUT, Upstream};
 use crate::model::{
     CheckDefinition, CheckKind, CheckStatus, Definition, NameError, NodeName, ServiceName,
 };
 use crate::telemetry::logging::{self, Format};
 
-const DEFAULT_HTTP: &str = "127.0.0.1:8500";
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
 /// Variable that may hold the enrolment token.
@@ -28,30 +27,6 @@ const TOKEN_VARIABLE: &str = "WEFT_TOKEN";
 const MAX_TOKEN_BYTES: u64 = 4096;
 /// How often `weft run --check` looks at the application.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// `weft server`: `--http-addr` is where the HTTP API listens.
-pub(super) fn server(args: &ServerArgs, global: &Global) -> Result<Exit, CliError> {
-    log(&args.log, "info")?;
-    let paths: Vec<PathBuf> = args.config_file.iter().chain(&args.config_dir).cloned().collect();
-    let definitions = load(&paths).map_err(explain)?;
-    let node_address = args.advertise.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
-    let settings = app_server::Settings {
-        definitions,
-        data_dir: args.data_dir.clone().filter(|_| !args.memory),
-        http: listen_address(global, DEFAULT_HTTP)?,
-        grpc: args.grpc_addr,
-        node: node(args.node.as_ref()).map_err(explain)?,
-        node_address,
-        datacenter: args.datacenter.clone(),
-        leaf_ttl: args.leaf_ttl,
-        default_action: args.default_policy.into(),
-        allowed_hosts: args.allowed_host.clone(),
-        dev: false,
-        next_free_ports: false,
-    };
-    process::serve(settings).map_err(explain)?;
-    Ok(Exit::Ok)
-}
 
 /// `weft proxy`.
 pub(super) fn proxy(args: &ProxyArgs, _global: &Global) -> Result<Exit, CliError> {
@@ -84,10 +59,11 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
 
 /// `weft dev`: `--http-addr` is where the HTTP API listens.
 pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
-    log(&args.log, "warn")?;
+    // The terminal belongs to the card and its live line.
+    log(&args.log, "warn,access=warn")?;
     let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port.saturating_add(args.port_offset)));
     let http = match &global.http_addr {
-        Some(_) => listen_address(global, DEFAULT_HTTP)?,
+        Some(_) => listen_address(global)?,
         None => loopback(DEFAULT_HTTP_PORT),
     };
     let settings = app_dev::Settings {
@@ -115,7 +91,7 @@ pub(super) fn validate(
     super::validate::run(paths, output == Output::Json, out, err)
 }
 
-fn log(args: &LogArgs, default: &str) -> Result<(), CliError> {
+pub(super) fn log(args: &LogArgs, default: &str) -> Result<(), CliError> {
     let format = match args.log_format {
         Some(LogFormat::Text) => Format::Text,
         Some(LogFormat::Json) => Format::Json,
@@ -128,43 +104,42 @@ fn log(args: &LogArgs, default: &str) -> Result<(), CliError> {
     })
 }
 
-fn listen_address(global: &Global, default: &str) -> Result<SocketAddr, CliError> {
-    let text = global.http_addr.as_deref().unwrap_or(default);
+/// Where `--http-addr` says to listen.
+pub(super) fn listen_address(global: &Global) -> Result<SocketAddr, CliError> {
+    let text = global.http_addr.as_deref().unwrap_or_default();
     text.parse().map_err(|_| {
         let what = format!("`{text}` is not an address to listen on");
         CliError::new(Fault::Usage, what, "--http-addr", "use IP:PORT, such as 127.0.0.1:8500")
     })
 }
 
-fn node(given: Option<&NodeName>) -> Result<NodeName, AppError> {
+pub(super) fn node(given: Option<&NodeName>) -> Result<NodeName, AppError> {
     match given {
         Some(name) => Ok(name.clone()),
         None => Ok(NodeName::new(rustix::system::uname().nodename().to_string_lossy())?),
     }
 }
 
-/// The definitions of files, or every fault in them.
-fn load(paths: &[PathBuf]) -> Result<Vec<Definition>, AppError> {
+/// What files say, or every fault in them.
+pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, AppError> {
     if paths.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Loaded::default());
     }
     let loaded = config::load(paths);
-    if !loaded.is_valid() {
-        return Err(AppError::Config(loaded.diagnostics));
-    }
-    warn(&loaded.diagnostics);
-    Ok(loaded.definitions)
+    if loaded.is_valid() { Ok(loaded) } else { Err(AppError::Config(loaded.diagnostics)) }
 }
 
-fn warn(diagnostics: &[Diagnostic]) {
+pub(super) fn warn(diagnostics: &[Diagnostic]) {
     for warning in diagnostics {
-        tracing::warn!(file = %warning.file.display(), line = warning.line, "{}", warning.message);
+        tracing::warn!(file = %warning.file, line = warning.line, "{}", warning.message);
     }
 }
 
 /// The one service of a file, or the named one.
 fn choose(file: &Path, name: Option<&ServiceName>) -> Result<Definition, AppError> {
-    let mut definitions = load(&[file.to_owned()])?;
+    let loaded = load(&[file.to_owned()])?;
+    warn(&loaded.diagnostics);
+    let mut definitions = loaded.definitions;
     if let Some(name) = name {
         definitions.retain(|definition| definition.name == *name);
     }
@@ -175,9 +150,7 @@ fn choose(file: &Path, name: Option<&ServiceName>) -> Result<Definition, AppErro
         (0, None) => Err(AppError::Usage(format!("{file} declares no service"))),
         (0, Some(name)) => Err(AppError::Usage(format!("{file} declares no service {name}"))),
         (_, Some(name)) => Err(AppError::Usage(format!("{file} declares several instances of {name}"))),
-        (_, None) => {
-            Err(AppError::Usage(format!("{file} declares {known}; choose one with --service")))
-        }
+        (_, None) => Err(AppError::Usage(format!("{file} declares {known}; choose one with --service"))),
     }
 }
 

@@ -102,6 +102,6 @@ mod tests {
     #[test]
     fn a_healthy_mesh_is_a_success() {
         let style = Style { color: false, unicode: true };
-        assert_eq!(super::report(&status(0), "u", style).unwrap().exit, Exit::Ok);
+        assert_eq!(report(&status(0), "u", style).unwrap().exit, Exit::Ok);
     }
 }

@@ -13,13 +13,13 @@ use crate::api::json::weft::TokenReply;
 use crate::model::{ServiceName, duration};
 
 #[derive(Debug, Clone, Subcommand)]
-pub enum TokenCommand {
+pub(super) enum TokenCommand {
     /// Print a new enrolment token; works on the server's own machine only
     Create(CreateArgs),
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// Service the token is good for; repeatable
     #[arg(long, value_name = "NAME", required = true, num_args = 1..)]
     service: Vec<ServiceName>,

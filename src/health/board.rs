@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::model::{CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus, InstanceId};
 
 /// State of all checks, and the reports that nobody has taken yet.
+#[derive(Default)]
 pub(super) struct Board {
     entries: BTreeMap<CheckId, Entry>,
     /// In the order in which checks became news, so that a flapping check does not starve others.
@@ -24,12 +25,20 @@ struct Entry {
 }
 
 impl Board {
-    pub(super) fn new<'a>(checks: impl IntoIterator<Item = &'a (InstanceId, CheckDefinition)>) -> Self {
-        let entries =
-            checks.into_iter().map(|(instance, check)| (check.id.clone(), Entry::new(instance, check)));
-        let mut board = Self { entries: entries.collect(), outbox: VecDeque::new() };
-        board.refresh_aliases();
-        board
+    /// Takes out `gone` and puts in `new`; what else is there keeps its state.
+    pub(super) fn change<'a>(
+        &mut self,
+        gone: &[CheckId],
+        new: impl IntoIterator<Item = (&'a InstanceId, &'a CheckDefinition)>,
+    ) {
+        for id in gone {
+            self.entries.remove(id);
+            self.outbox.retain(|report| report.id != *id);
+        }
+        let new =
+            new.into_iter().map(|(instance, check)| (check.id.clone(), Entry::new(instance, check)));
+        self.entries.extend(new);
+        self.refresh_aliases();
     }
 
     /// Takes in a result. One of an unknown check is dropped.
@@ -151,13 +160,19 @@ mod tests {
         (instance(owner), definition)
     }
 
+    fn board(checks: &[(InstanceId, CheckDefinition)]) -> Board {
+        let mut board = Board::default();
+        board.change(&[], checks.iter().map(|(instance, check)| (instance, check)));
+        board
+    }
+
     fn drain(board: &mut Board) -> Vec<(String, CheckStatus, String)> {
         std::iter::from_fn(|| board.next_report()).map(|r| (r.id, r.status, r.output)).collect()
     }
 
     #[test]
     fn the_first_result_and_changes_are_news() {
-        let mut board = Board::new(&[check("web", "a", None)]);
+        let mut board = board(&[check("web", "a", None)]);
         assert!(drain(&mut board).is_empty());
         board.record("a", Critical, "down".into());
         assert_eq!(drain(&mut board), [("a".into(), Critical, "down".into())]);
@@ -171,7 +186,7 @@ mod tests {
 
     #[test]
     fn only_the_latest_report_waits_and_keeps_its_place() {
-        let mut board = Board::new(&[check("web", "a", None), check("web", "b", None)]);
+        let mut board = board(&[check("web", "a", None), check("web", "b", None)]);
         board.record("a", Critical, "1".into());
         board.record("b", Passing, "2".into());
         board.record("a", Passing, "3".into());
@@ -187,7 +202,7 @@ mod tests {
             check("proxy", "alias", Some("web")),
             check("other", "lonely", Some("nobody")),
         ];
-        let mut board = Board::new(&checks);
+        let mut board = board(&checks);
         let failing = "Aliased check \"check a\" failing: ".to_owned();
         let expected =
             [("alias".into(), Critical, failing), ("lonely".into(), Passing, "No checks found.".into())];
@@ -206,6 +221,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_gone_is_not_reported_and_what_stays_keeps_its_state() {
+        let mut board = board(&[check("web", "a", None), check("web", "b", None)]);
+        board.record("a", Passing, "fine".into());
+        board.record("b", Critical, "down".into());
+        let (proxy, alias) = check("proxy", "alias", Some("web"));
+        board.change(&["b".to_owned()], [(&proxy, &alias)]);
+        let expected = [
+            ("a".into(), Passing, "fine".into()),
+            ("alias".into(), Passing, "All checks passing.".into()),
+        ];
+        assert_eq!(drain(&mut board), expected);
+        board.record("a", Passing, "fine".into());
+        board.record("b", Passing, "late".into());
+        assert!(drain(&mut board).is_empty());
+    }
+
+    #[test]
     fn a_circle_of_aliases_recovers() {
         let checks = [
             check("x", "x-own", None),
@@ -213,7 +245,7 @@ mod tests {
             check("y", "y-alias", Some("x")),
             check("z", "z-alias", Some("y")),
         ];
-        let mut board = Board::new(&checks);
+        let mut board = board(&checks);
         board.record("x-own", Passing, String::new());
         for id in ["x-alias", "y-alias", "z-alias"] {
             assert_eq!(board.entries[id].status, Passing, "{id}");
@@ -229,7 +261,7 @@ mod tests {
             let ids = ["a", "b", "c", "d"];
             let checks: Vec<_> = ids.iter().map(|id| check("web", id, None))
                 .chain([check("proxy", "alias", Some("web"))]).collect();
-            let mut board = Board::new(&checks);
+            let mut board = board(&checks);
             let mut seen = BTreeMap::new();
             for (which, status, take) in steps {
                 board.record(ids[which], [Passing, Warning, Critical][status], String::new());

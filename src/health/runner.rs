@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::board::Board;
@@ -26,8 +26,21 @@ const JITTER: f64 = 0.1;
 
 /// A set of running checks. Dropping it stops them.
 pub struct Runner {
-    ttls: BTreeMap<CheckId, watch::Sender<Option<(CheckStatus, String)>>>,
-    _tasks: JoinSet<()>,
+    shared: Arc<Shared>,
+    prober: Arc<Prober>,
+    permits: Arc<Semaphore>,
+    running: BTreeMap<CheckId, Running>,
+    tasks: JoinSet<()>,
+}
+
+/// A check with what runs for it.
+struct Running {
+    instance: InstanceId,
+    check: CheckDefinition,
+    /// None for an alias, which the board keeps up to date by itself.
+    task: Option<AbortHandle>,
+    /// Feeds a TTL check.
+    updates: Option<watch::Sender<Option<(CheckStatus, String)>>>,
 }
 
 impl Runner {
@@ -38,37 +51,85 @@ impl Runner {
     /// Must be called within a Tokio runtime.
     #[must_use]
     pub fn start(checks: Vec<(InstanceId, CheckDefinition)>, sink: mpsc::Sender<CheckReport>) -> Self {
-        let shared = Arc::new(Shared { board: Mutex::new(Board::new(&checks)), news: Notify::new() });
-        let prober = Arc::new(Prober::new());
-        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_PROBES));
-        let by_id: BTreeMap<_, _> = checks.into_iter().map(|(_, c)| (c.id.clone(), c)).collect();
-        let mut ttls = BTreeMap::new();
+        let shared = Arc::new(Shared { board: Mutex::default(), news: Notify::new() });
         let mut tasks = JoinSet::new();
         tasks.spawn(forward(Arc::clone(&shared), sink));
-        for (id, check) in by_id {
-            match check.kind {
-                CheckKind::Ttl { ttl } => {
-                    let (sender, updates) = watch::channel(None);
-                    tasks.spawn(run_ttl(id.clone(), ttl, updates, Arc::clone(&shared)));
-                    ttls.insert(id, sender);
-                }
-                // The board keeps aliases up to date by itself.
-                CheckKind::Alias { .. } => {}
-                _ => {
-                    let (prober, permits) = (Arc::clone(&prober), Arc::clone(&permits));
-                    tasks.spawn(run_probe(check, prober, permits, Arc::clone(&shared)));
-                }
+        let mut runner = Self {
+            shared,
+            prober: Arc::new(Prober::new()),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_PROBES)),
+            running: BTreeMap::new(),
+            tasks,
+        };
+        runner.replace(checks);
+        runner
+    }
+
+    /// Runs exactly `checks` from now on. A check that was there with the same definition goes on
+    /// undisturbed (its initial status does not count): no extra run, no new TTL period. All others
+    /// stop, and new ones start as in `start`.
+    pub fn replace(&mut self, checks: Vec<(InstanceId, CheckDefinition)>) {
+        let mut wanted: BTreeMap<_, _> =
+            checks.into_iter().map(|(instance, check)| (check.id.clone(), (instance, check))).collect();
+        let mut gone = Vec::new();
+        self.running.retain(|id, running| {
+            let stays = wanted.get(id).is_some_and(|wanted| running.is(wanted));
+            if stays {
+                wanted.remove(id);
+            } else {
+                running.stop();
+                gone.push(id.clone());
             }
+            stays
+        });
+        let new = wanted.values().map(|(instance, check)| (instance, check));
+        self.shared.board().change(&gone, new);
+        self.shared.news.notify_one();
+        for (id, (instance, check)) in wanted {
+            let running = self.run(instance, check);
+            self.running.insert(id, running);
         }
-        Self { ttls, _tasks: tasks }
+        while self.tasks.try_join_next().is_some() {}
     }
 
     /// Feeds a TTL check; false when there is no such TTL check.
-    #[must_use]
     pub fn update_ttl(&self, id: &str, status: CheckStatus, output: &str) -> bool {
-        let Some(sender) = self.ttls.get(id) else { return false };
-        sender.send_replace(Some((status, cut_output(output))));
+        let Some(updates) = self.running.get(id).and_then(|running| running.updates.as_ref()) else {
+            return false;
+        };
+        updates.send_replace(Some((status, cut_output(output))));
         true
+    }
+
+    fn run(&mut self, instance: InstanceId, check: CheckDefinition) -> Running {
+        let shared = Arc::clone(&self.shared);
+        let (mut task, mut updates) = (None, None);
+        match check.kind {
+            CheckKind::Ttl { ttl } => {
+                let (sender, receiver) = watch::channel(None);
+                task = Some(self.tasks.spawn(run_ttl(check.id.clone(), ttl, receiver, shared)));
+                updates = Some(sender);
+            }
+            CheckKind::Alias { .. } => {}
+            _ => {
+                let (prober, permits) = (Arc::clone(&self.prober), Arc::clone(&self.permits));
+                task = Some(self.tasks.spawn(run_probe(check.clone(), prober, permits, shared)));
+            }
+        }
+        Running { instance, check, task, updates }
+    }
+}
+
+impl Running {
+    fn is(&self, (instance, check): &(InstanceId, CheckDefinition)) -> bool {
+        let same_start = CheckDefinition { initial: self.check.initial, ..check.clone() };
+        self.instance == *instance && self.check == same_start
+    }
+
+    fn stop(&self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 

@@ -129,6 +129,8 @@ pub struct Definition {
     /// Ids and names are already filled in by Consul's rules.
     pub checks: Vec<CheckDefinition>,
     pub sidecar: Option<Sidecar>,
+    /// Makes this a proxy that was registered by hand, of kind `connect-proxy`.
+    pub proxy: Option<ProxySpec>,
 }
 
 /// An instance as the catalog holds it.
@@ -176,6 +178,7 @@ impl Definition {
             native: false,
             checks: Vec::new(),
             sidecar: None,
+            proxy: None,
         })
     }
 
@@ -189,7 +192,7 @@ impl Definition {
             node: node.clone(),
             id: self.id.clone(),
             name: self.name.clone(),
-            kind: Kind::Typical,
+            kind: if self.proxy.is_some() { Kind::ConnectProxy } else { Kind::Typical },
             tags: self.tags.clone(),
             meta: self.meta.clone(),
             address: self.address.clone(),
@@ -198,7 +201,7 @@ impl Definition {
             weights: self.weights,
             enable_tag_override: self.enable_tag_override,
             native: self.native,
-            proxy: None,
+            proxy: self.proxy.clone(),
         };
         let mut all = vec![registration(instance, &self.checks)];
         if let Some(sidecar) = &self.sidecar {

@@ -163,7 +163,7 @@ impl Snapshot {
 
     /// A new endpoint is critical until its health is known; a changed one keeps its health.
     fn put_endpoint(&mut self, endpoint: Endpoint) {
-        let endpoints = &mut self.view_mut(&endpoint.service.clone()).endpoints;
+        let endpoints = &mut self.view_mut(&endpoint.service).endpoints;
         let status = endpoints.get(&endpoint.id).map_or(CheckStatus::Critical, |state| state.status);
         let id = endpoint.id.clone();
         endpoints.insert(id, EndpointState { endpoint: Arc::new(endpoint), status });

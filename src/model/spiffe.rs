@@ -136,9 +136,9 @@ impl SpiffeId {
         Ok(id)
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "a trust domain has at most 255 bytes")]
     fn from_parts(domain: &TrustDomain, path: &str) -> Self {
         let text = format!("spiffe://{}{path}", domain.as_str());
-        // A trust domain has at most 255 bytes, so the start of the path fits.
         let path_start = (9 + domain.as_str().len()) as u16;
         Self { text: text.into(), path_start }
     }

@@ -53,7 +53,7 @@ mod tests {
         let mut rng = Rng::from_seed(1);
         let mut seen = [0u32; 10];
         for _ in 0..10_000 {
-            seen[rng.below(10) as usize] += 1;
+            seen[usize::try_from(rng.below(10)).unwrap()] += 1;
             assert!((0.0..1.0).contains(&rng.fraction()));
         }
         assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");

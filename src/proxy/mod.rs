@@ -86,18 +86,27 @@ impl Proxy {
         between.await;
         let left = grace.saturating_sub(started.elapsed());
         let outbound = self.outbound.finish(left, CLOSING).await;
-        self.stop.send_replace(true);
-        for end in self.ended {
-            // A worker that died has dropped its end; it is just as gone.
-            let _gone = end.await;
-        }
+        stop_workers(&self.stop, self.ended).await;
         inbound && outbound
+    }
+
+    /// Stops without draining, as a crash would; every socket is closed when it returns.
+    pub async fn kill(self) {
+        stop_workers(&self.stop, self.ended).await;
     }
 
     /// Waits until a worker has died, which none does by itself: a fault that ends the process.
     pub async fn worker_died(&mut self) {
         let ended = self.ended.iter_mut();
         let _which = futures_util::future::select_all(ended).await;
+    }
+}
+
+async fn stop_workers(stop: &watch::Sender<bool>, ended: Vec<oneshot::Receiver<()>>) {
+    stop.send_replace(true);
+    for end in ended {
+        // A worker that died has dropped its end; it is just as gone.
+        let _gone = end.await;
     }
 }
 

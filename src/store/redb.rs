@@ -168,7 +168,7 @@ fn write_group(database: &Database, shared: &Shared, group: Vec<Job>) -> Result<
     shared.apply(commits);
     for (answer, outcome) in answers {
         // A caller that went away does not need its answer.
-        let _ = answer.send(Ok(outcome));
+        let _unheard = answer.send(Ok(outcome));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! rustls settings, built once per rotation, and the one SPIFFE verifier that both sides use.
 //!
 //! `agent`, `tunnel`, `proxy` and `control` call it. Invariants: TLS 1.3 only; every peer certificate
-//! goes through [`verify`]; nothing is ever resumed; an [`Identity`] exists only if its parts fit.
+//! goes through `verify`; nothing is ever resumed; an [`Identity`] exists only if its parts fit.
 
 mod identity;
 mod key;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::testing::{Forge, Pair, Presented, handshake, leaf_params, nameless_client, valid};
+use super::testing::{self, Forge, Pair, Presented, handshake, leaf_params, nameless_client, valid};
 use super::*;
 use crate::model::{Reason, ServiceName};
 
@@ -262,8 +262,8 @@ fn enrolment_accepts_exactly_the_pinned_root() {
 fn the_pinned_key_in_a_certificate_of_someone_else_is_no_root() {
     let (mesh, twin) = (mesh(), Forge::new("evil.consul"));
     // The public key is no secret: an attacker certifies it under another trust domain.
-    let mut params = super::testing::authority(&twin.domain, "root");
-    params.subject_alt_names = vec![super::testing::uri("spiffe://evil.consul")];
+    let mut params = testing::authority(&twin.domain, "root");
+    params.subject_alt_names = vec![testing::uri("spiffe://evil.consul")];
     let wrapped = params.signed_by(mesh.root.issuer.key(), &twin.root.issuer).unwrap();
     let mut presented = twin.server();
     presented.chain[2] = wrapped.der().to_vec();

@@ -93,6 +93,7 @@ pub fn put(out: &mut Vec<u8>, event: &Event<'_>) {
     }
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "callers cut frames to `MAX_DATA_BYTES`")]
 fn put_header(out: &mut Vec<u8>, kind: u8, bytes: usize, stream: u32) {
     debug_assert!(bytes <= MAX_DATA_BYTES);
     let length = (bytes as u32).to_be_bytes();

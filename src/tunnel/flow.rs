@@ -18,6 +18,7 @@ pub struct Overflow;
 
 impl SendCredit {
     #[must_use]
+    #[allow(clippy::new_without_default, reason = "it begins open, which `default` would not say")]
     pub const fn new() -> Self {
         Self(INITIAL_WINDOW)
     }
@@ -55,6 +56,7 @@ pub struct ReceiveWindow {
 
 impl ReceiveWindow {
     #[must_use]
+    #[allow(clippy::new_without_default, reason = "it begins open, which `default` would not say")]
     pub const fn new() -> Self {
         Self { open: INITIAL_WINDOW, owed: 0, window: INITIAL_WINDOW }
     }

@@ -1,3 +1,5 @@
+//! Snapshots, deltas and refusals as they arrive.
+
 use super::*;
 use crate::model::{Action, CheckStatus, ServiceName};
 

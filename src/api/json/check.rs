@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::Empty;
 use super::node::NodeJson;
 use super::service::NodeService;
+use crate::api::Index;
 use crate::catalog::{CheckRecord, HealthEntry};
-use crate::store::Revision;
 
 /// A check, in every listing.
 #[derive(Debug, Serialize)]
@@ -26,8 +26,8 @@ pub(in crate::api) struct CheckJson<'a> {
     #[serde(rename = "Type")]
     type_name: &'a str,
     definition: Empty,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> CheckJson<'a> {

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::time::rfc3339;
+use crate::api::Index;
 use crate::model::{Action, Intention, Party};
-use crate::store::Revision;
 
 /// An intention. Results of the API by name have no id, and with it none of what belongs to one.
 #[derive(Debug, Serialize)]
@@ -38,12 +38,12 @@ pub(in crate::api) struct IntentionJson<'a> {
     updated_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> IntentionJson<'a> {
-    pub(in crate::api) fn legacy(rule: &'a Intention, created: Revision, modified: Revision) -> Self {
+    pub(in crate::api) fn legacy(rule: &'a Intention, created: Index, modified: Index) -> Self {
         Self {
             id: Some(&rule.id),
             default_addr: Some(""),
@@ -55,7 +55,7 @@ impl<'a> IntentionJson<'a> {
         }
     }
 
-    pub(in crate::api) fn by_name(rule: &'a Intention, created: Revision, modified: Revision) -> Self {
+    pub(in crate::api) fn by_name(rule: &'a Intention, created: Index, modified: Index) -> Self {
         Self {
             id: None,
             description: &rule.description,

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::api::Index;
 use crate::catalog::Node;
-use crate::store::Revision;
 
 /// A node of `catalog/nodes`, and inside of health entries.
 #[derive(Debug, Serialize)]
@@ -19,8 +19,8 @@ pub(in crate::api) struct NodeJson<'a> {
     datacenter: &'a str,
     tagged_addresses: Option<BTreeMap<&'static str, &'a str>>,
     meta: BTreeMap<&'a str, &'a str>,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> NodeJson<'a> {

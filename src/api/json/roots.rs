@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::time::{epoch_ms, rfc3339};
+use crate::api::Index;
 use crate::ca::RootInfo;
-use crate::store::Revision;
 
 /// The answer of `connect/ca/roots`.
 #[derive(Debug, Serialize)]
@@ -33,13 +33,13 @@ struct RootJson<'a> {
     active: bool,
     private_key_type: &'static str,
     private_key_bits: u16,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> RootsJson<'a> {
     /// `version` is the bundle's, the only index roots have.
-    pub(in crate::api) fn new(trust_domain: &'a str, roots: &'a [RootInfo], version: Revision) -> Self {
+    pub(in crate::api) fn new(trust_domain: &'a str, roots: &'a [RootInfo], version: Index) -> Self {
         let cluster = trust_domain.strip_suffix(".consul").unwrap_or(trust_domain);
         let shape = |root: &'a RootInfo| RootJson {
             id: &root.id,

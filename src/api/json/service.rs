@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Empty, node};
+use crate::api::Index;
 use crate::catalog::{HealthEntry, InstanceRecord};
 use crate::model::{Instance, ProxySpec, Upstream, Weights, service::TaggedAddress};
-use crate::store::Revision;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -101,23 +101,34 @@ struct UpstreamJson<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     local_bind_address: &'a str,
     local_bind_port: u16,
-    /// Outer `None`: not shown; inner `None`: null.
+    /// `None` is not shown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    config: Option<Option<&'a BTreeMap<String, Value>>>,
+    config: Option<ConfigJson<'a>>,
     mesh_gateway: Empty,
+}
+
+/// Opaque settings, or the null that stands for none.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ConfigJson<'a> {
+    Set(&'a BTreeMap<String, Value>),
+    Null,
 }
 
 impl<'a> UpstreamJson<'a> {
     fn new(upstream: &'a Upstream, view: View) -> Self {
         let all = view == View::Catalog;
-        let config = Some(&upstream.config).filter(|config| !config.is_empty());
+        let config = match upstream.config.is_empty() {
+            false => Some(ConfigJson::Set(&upstream.config)),
+            true => all.then_some(ConfigJson::Null),
+        };
         Self {
             destination_type: "service",
             destination_name: upstream.destination.as_str(),
             datacenter: Some(upstream.datacenter.as_str()).filter(|dc| all || !dc.is_empty()),
             local_bind_address: &upstream.local_bind_address,
             local_bind_port: upstream.local_bind_port,
-            config: Some(config).filter(|config| all || config.is_some()),
+            config,
             mesh_gateway: Empty {},
         }
     }
@@ -184,8 +195,8 @@ pub(in crate::api) struct NodeService<'a> {
     enable_tag_override: bool,
     proxy: ProxyJson<'a>,
     connect: ConnectJson,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> From<&'a InstanceRecord> for NodeService<'a> {
@@ -235,8 +246,8 @@ pub(in crate::api) struct CatalogService<'a> {
     service_enable_tag_override: bool,
     service_proxy: ProxyJson<'a>,
     service_connect: ConnectJson,
-    create_index: Revision,
-    modify_index: Revision,
+    create_index: Index,
+    modify_index: Index,
 }
 
 impl<'a> CatalogService<'a> {

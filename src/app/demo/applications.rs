@@ -84,10 +84,7 @@ struct Api {
 }
 
 fn api(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/hello", get(hello))
-        .route("/health", get(async || "ok"))
-        .with_state(api)
+    Router::new().route("/hello", get(hello)).route("/health", get(async || "ok")).with_state(api)
 }
 
 async fn hello(State(api): State<Arc<Api>>) -> (StatusCode, String) {
@@ -109,10 +106,7 @@ async fn ask_database(address: SocketAddr) -> std::io::Result<String> {
 }
 
 fn web(api: SocketAddr) -> Router {
-    Router::new()
-        .route("/", get(front))
-        .route("/health", get(async || "ok"))
-        .with_state(api)
+    Router::new().route("/", get(front)).route("/health", get(async || "ok")).with_state(api)
 }
 
 async fn front(State(api): State<SocketAddr>) -> (StatusCode, String) {

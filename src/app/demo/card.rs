@@ -28,7 +28,7 @@ impl Card {
 pub(in crate::app) fn server(server: &Server, took: Duration) -> Card {
     let bound = server.bound();
     let mut text = head("dev server", took);
-    let _ = write!(
+    let _never_fails = write!(
         text,
         "  API       http://{}\n  gRPC      {} (TLS 1.3)\n  domain    {}\n\
          \n  In memory, loopback only, no tokens: for development.\n  Next:  weft run --help",
@@ -44,7 +44,7 @@ pub(in crate::app) fn demo(server: &Server, demo: &Demo, took: Duration) -> Card
     let bound = server.bound();
     let api = demo.api_address();
     let mut text = head("dev mesh", took);
-    let _ = write!(
+    let _never_fails = write!(
         text,
         "  API       http://{}    gRPC {} (TLS 1.3)\n\
          \x20 services  web → api ({}) → db\n",
@@ -53,13 +53,13 @@ pub(in crate::app) fn demo(server: &Server, demo: &Demo, took: Duration) -> Card
         demo.apis.len()
     );
     for member in members(demo) {
-        let _ = writeln!(text, "  identity  {}", identity(member));
+        let _never_fails = writeln!(text, "  identity  {}", identity(member));
     }
     for upstream in moved(demo) {
-        let _ = writeln!(text, "  note      {upstream}");
+        let _never_fails = writeln!(text, "  note      {upstream}");
     }
     let at = if bound.http.port() == 8500 { String::new() } else { format!(" --http-addr {}", bound.http) };
-    let _ = write!(
+    let _never_fails = write!(
         text,
         "  Try, in another terminal:\n\
          \x20   curl http://{api}/hello              # plain in, mutual TLS between the sidecars\n\

@@ -115,9 +115,9 @@ impl Member {
     }
 
     /// What a crash does: everything stops at once, nobody is told.
-    pub(super) fn kill(self) {
+    pub(super) async fn kill(self) {
         self.application.abort();
-        drop(self.sidecar);
+        self.sidecar.kill().await;
     }
 }
 

@@ -41,7 +41,7 @@ pub(in crate::app) async fn tell(
     teller.step("requests pass again within a second", passes_again(api).await)?;
 
     if let Some(victim) = demo.apis.pop() {
-        victim.kill();
+        victim.kill().await;
     }
     teller.step("one api is killed: requests still pass", still_passes(api).await)
 }
@@ -119,7 +119,11 @@ async fn reason_is_named(demo: &Demo) -> Result<(), String> {
     let names_it = |line: &str| {
         line.starts_with("weft_connections_closed_total{") && line.contains("reason=\"denied\"")
     };
-    if metrics.lines().any(names_it) { Ok(()) } else { Err("no closed connection is `denied`".to_owned()) }
+    if metrics.lines().any(names_it) {
+        Ok(())
+    } else {
+        Err("no closed connection is `denied`".to_owned())
+    }
 }
 
 async fn rule_is_named(http_api: SocketAddr) -> Result<(), String> {

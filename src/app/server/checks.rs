@@ -31,7 +31,8 @@ impl TtlClock for Clock {
     fn touch(&self, id: &str, status: CheckStatus, output: &str) {
         let runner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runner) = runner.as_ref() {
-            runner.update_ttl(id, status, output);
+            // False for a check without a TTL, which has no clock to start.
+            let _has_ttl = runner.update_ttl(id, status, output);
         }
     }
 }
@@ -69,7 +70,11 @@ impl Checks {
         let checks = self.catalog.checks_on(&self.catalog.settings().node);
         let wanted = checks.into_iter().filter_map(|record| {
             let check = record.check;
-            let (instance, _) = check.instance.clone()?;
+            let instance = match &check.instance {
+                Some((instance, _)) => instance.clone(),
+                // A check of the node: no alias asks for it, so any name does.
+                None => InstanceId::new(check.node.as_str()).ok()?,
+            };
             let definition = check.definition.clone()?;
             Some((instance, CheckDefinition { initial: check.status, ..definition }))
         });

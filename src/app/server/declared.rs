@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::app::AppError;
 use crate::catalog::{Catalog, Owner};
 use crate::model::service::SIDECAR_PORTS;
-use crate::model::{Definition, InstanceId};
+use crate::model::{Check, CheckDefinition, Definition, InstanceId, NodeName};
 use crate::store::{Op, Store, StoreError, Txn};
 
 /// Where the ids of declared services are kept, so that the next start knows them.
@@ -17,6 +17,7 @@ pub(super) async fn apply(
     store: &dyn Store,
     catalog: &Catalog,
     definitions: &[Definition],
+    node_checks: &[CheckDefinition],
 ) -> Result<(), AppError> {
     let node = &catalog.settings().node;
     let mut registrations = Vec::new();
@@ -31,11 +32,29 @@ pub(super) async fn apply(
     if !registrations.is_empty() {
         catalog.register(registrations, Owner::Permanent).await?;
     }
+    for definition in node_checks {
+        catalog.put_check(&node_check(node, definition)).await?;
+    }
     let now: BTreeSet<InstanceId> = definitions.iter().map(|d| d.id.clone()).collect();
     for gone in remembered(store).await?.difference(&now) {
         catalog.deregister(node, gone).await?;
     }
     remember(store, &now).await
+}
+
+fn node_check(node: &NodeName, definition: &CheckDefinition) -> Check {
+    Check {
+        node: node.clone(),
+        id: definition.id.clone(),
+        name: definition.name.clone(),
+        notes: definition.notes.clone(),
+        status: definition.initial,
+        output: String::new(),
+        instance: None,
+        // Consul leaves the type of node checks from files empty.
+        type_name: String::new(),
+        definition: Some(definition.clone()),
+    }
 }
 
 async fn remembered(store: &dyn Store) -> Result<BTreeSet<InstanceId>, AppError> {

@@ -82,7 +82,7 @@ fn a_leaf_is_an_svid_and_nothing_more() {
     let validity = certificate.validity();
     let now = whole_seconds(fixture.now).unwrap();
     assert_eq!((leaf.not_before, leaf.not_after), (now - BACKDATE, now + TTL));
-    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
     assert_eq!(validity.not_before.timestamp(), seconds(leaf.not_before));
     assert_eq!(validity.not_after.timestamp(), seconds(leaf.not_after));
     assert_eq!(leaf.serial, hex::encode(certificate.raw_serial()));
@@ -237,7 +237,7 @@ fn hostile_requests_are_refused() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_parsing_panic(bytes: Vec<u8>, at: usize, change: u8) {
-        let _ = Request::parse(&bytes);
+        let _either = Request::parse(&bytes);
         let key = KeyPair::generate().unwrap();
         let mut der = request(&CertificateParams::default(), &key);
         let at = at % der.len();

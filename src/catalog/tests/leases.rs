@@ -123,7 +123,7 @@ async fn what_a_crash_left_of_an_ended_lease_goes_at_start() {
     let lease = lease_with(&first, "web-1").await;
     drop(first);
     let key = format!("catalog/lease/{lease:016x}");
-    let txn = crate::store::Txn { conditions: vec![], ops: vec![crate::store::Op::Delete { key }] };
+    let txn = Txn { conditions: vec![], ops: vec![Op::Delete { key }] };
     store.commit(txn).await.unwrap();
     let second = open_on(&store).await;
     let topic = Topic::Service(service("web"));

@@ -128,7 +128,7 @@ async fn run(catalog: &Catalog, lease: &mut LeaseId, readers: &mut Readers, step
             let id_text = format!("service:i-{id}{}", if sidecar { "-sidecar-proxy" } else { "" });
             let report = CheckReport { id: id_text, status, output: String::new() };
             // It may not exist.
-            let _ = catalog.report_checks(&node_of(id), vec![report]).await;
+            let _either = catalog.report_checks(&node_of(id), vec![report]).await;
         }
         Step::NodeCheck(Some(status)) => {
             let mut check = expand(&plain("x", "x"))[0].checks[0].clone();

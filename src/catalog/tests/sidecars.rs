@@ -20,7 +20,7 @@ async fn a_new_service_is_told_in_the_order_to_apply_it() {
     let expected = [Change::Service { name: db.clone(), exists: false }, Change::DefaultAction(action)];
     assert_eq!(first.changes, expected);
     add(&c, meshed("db", "db-1")).await;
-    reader.changed().await;
+    changed(&mut reader).await;
     let batch = reader.take();
     assert_eq!(batch.position, c.position());
     let kinds: Vec<_> = batch.changes.iter().map(kind).collect();
@@ -29,6 +29,10 @@ async fn a_new_service_is_told_in_the_order_to_apply_it() {
     remove(&c, "db-1").await;
     let kinds: Vec<_> = reader.take().changes.iter().map(kind).collect();
     assert_eq!(kinds, ["service", "gone"]);
+}
+
+async fn changed(reader: &mut Subscription) {
+    tokio::time::timeout(DEADLINE, reader.changed()).await.expect("something changes");
 }
 
 fn kind(change: &Change) -> &'static str {
@@ -110,7 +114,7 @@ async fn a_thousand_flips_are_one_change() {
         let status = if round % 2 == 0 { CheckStatus::Critical } else { CheckStatus::Warning };
         report(&c, "service:db-1", status, "").await;
     }
-    reader.changed().await;
+    changed(&mut reader).await;
     let batch = reader.take();
     let id = EndpointId { node: n1(), instance: instance("db-1") };
     let last = Change::Health { service: service("db"), id, status: CheckStatus::Warning };
@@ -188,7 +192,7 @@ async fn waiting_for_changes_can_be_given_up_and_taken_up() {
     }
     add(&c, meshed("db", "db-1")).await;
     for _ in 0..2 {
-        tokio::time::timeout(DEADLINE, reader.changed()).await.expect("it stays pending until taken");
+        changed(&mut reader).await;
     }
     reader.take();
     tokio::select! {

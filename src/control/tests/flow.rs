@@ -1,3 +1,5 @@
+//! What a stream sends, and when, over values.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -51,7 +51,7 @@ async fn one_shot(answer: impl Into<Vec<u8>>) -> (SocketAddr, oneshot::Receiver<
     let answer = answer.into();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let _ = sender.send(serve(stream, &answer).await);
+        let _unread = sender.send(serve(stream, &answer).await);
     });
     (address, head)
 }
@@ -135,7 +135,7 @@ async fn long_and_binary_bodies_are_cut() {
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         // The probe hangs up in the middle, and the connection stays open on this side.
-        let _ = stream.write_all(&endless).await;
+        let _hung_up = stream.write_all(&endless).await;
         std::future::pending::<()>().await;
     });
     let (status, output) = run(&http(&format!("http://{address}/"))).await;

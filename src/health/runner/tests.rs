@@ -44,8 +44,9 @@ fn report(id: &str, status: CheckStatus, output: &str) -> CheckReport {
 }
 
 fn shared_for(check: &CheckDefinition) -> Arc<Shared> {
-    let board = Mutex::new(Board::new(&[(web(), check.clone())]));
-    Arc::new(Shared { board, news: Notify::new() })
+    let mut board = Board::default();
+    board.change(&[], [(&web(), check)]);
+    Arc::new(Shared { board: Mutex::new(board), news: Notify::new() })
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,6 +155,28 @@ async fn probes_aliases_and_dropping_work_over_real_sockets() {
     wait_for(&[("up", Critical), ("alias", Critical)]).await;
     drop(runner);
     assert!(timeout(DEADLINE, reports.recv()).await.unwrap().is_none(), "the tasks have ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replacing_disturbs_only_what_changed() {
+    let (sink, mut reports) = mpsc::channel(8);
+    let mut runner = Runner::start(vec![(web(), ttl("kept", 30)), (web(), ttl("gone", 30))], sink);
+    let start = Instant::now();
+    sleep(Duration::from_secs(20)).await;
+    let kept = CheckDefinition { initial: Passing, ..ttl("kept", 30) };
+    runner.replace(vec![(web(), kept), (web(), ttl("new", 40))]);
+    assert!(!runner.update_ttl("gone", Passing, ""));
+    assert_eq!(reports.recv().await.unwrap(), report("kept", Critical, "TTL expired"));
+    assert_eq!(start.elapsed().as_secs(), 30, "the period of a check that stays goes on");
+    assert_eq!(reports.recv().await.unwrap(), report("new", Critical, "TTL expired"));
+    assert_eq!(start.elapsed().as_secs(), 60);
+    runner.replace(vec![(web(), ttl("new", 5))]);
+    assert_eq!(reports.recv().await.unwrap(), report("new", Critical, "TTL expired"));
+    assert_eq!(start.elapsed().as_secs(), 65, "a changed definition starts anew");
+    let quiet = timeout(Duration::from_secs(1_000), reports.recv()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    runner.replace(vec![(web(), ttl("new", 5))]);
+    assert_eq!(runner.tasks.len(), 2, "one check and the forwarder");
 }
 
 proptest! {

@@ -23,7 +23,7 @@ async fn start() -> Admin {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(serve(vec![listener], router, async {
-        let _ = stopped.await;
+        let _stopped = stopped.await;
     }));
     Admin { address, readiness, stop, task }
 }

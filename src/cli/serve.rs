@@ -1,0 +1,89 @@
+//! `weft server`: flags win over files, files over defaults.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::Global;
+use super::args::ServerArgs;
+use super::error::{CliError, Exit};
+use super::failure::explain;
+use super::processes::{self, listen_address, log, node};
+use crate::app::server::Settings;
+use crate::app::{AppError, process};
+use crate::config::{AgentKeys, Loaded, PortSetting};
+use crate::model::Action;
+
+const HTTP_PORT: u16 = 8500;
+const GRPC_PORT: u16 = 8503;
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+pub(super) fn run(args: &ServerArgs, global: &Global) -> Result<Exit, CliError> {
+    let paths: Vec<PathBuf> = args.config_file.iter().chain(&args.config_dir).cloned().collect();
+    let loaded = processes::load(&paths).map_err(explain)?;
+    let level = loaded.agent.log_level.map_or("info", |level| level.as_str());
+    log(&args.log, level)?;
+    processes::warn(&loaded.diagnostics);
+    process::serve(settings(args, global, loaded)?).map_err(explain)?;
+    Ok(Exit::Ok)
+}
+
+fn settings(args: &ServerArgs, global: &Global, loaded: Loaded) -> Result<Settings, CliError> {
+    let Loaded { definitions, node_checks, agent, .. } = loaded;
+    if agent.dns_port.is_some() || agent.dns_address.is_some() {
+        tracing::warn!("the files configure DNS, which this version does not serve");
+    }
+    let http = match global.http_addr {
+        Some(_) => listen_address(global)?,
+        None => address(agent.http_address, agent.http_port, &agent, HTTP_PORT, "http")?,
+    };
+    let grpc = match args.grpc_addr {
+        Some(address) => address,
+        None => address(agent.grpc_address, agent.grpc_tls_port, &agent, GRPC_PORT, "grpc_tls")?,
+    };
+    let data_dir = args.data_dir.clone().or_else(|| agent.data_dir.clone()).filter(|_| !args.memory);
+    if data_dir.is_none() && !args.memory {
+        let usage = "say where to keep the state with --data-dir DIR (or data_dir in a file), \
+                     or --memory to lose it at the end";
+        return Err(explain(AppError::Usage(usage.to_owned())));
+    }
+    let advertised = agent.advertise_addr.map(|address| address.to_string());
+    Ok(Settings {
+        definitions,
+        node_checks,
+        data_dir,
+        http,
+        grpc,
+        node: node(args.node.as_ref().or(agent.node_name.as_ref())).map_err(explain)?,
+        node_address: args.advertise.clone().or(advertised).unwrap_or_else(|| LOOPBACK.to_string()),
+        datacenter: args.datacenter.clone().or(agent.datacenter).unwrap_or_else(|| "dc1".to_owned()),
+        leaf_ttl: args.leaf_ttl,
+        default_action: args
+            .default_policy
+            .map(Action::from)
+            .or(agent.default_intention_policy)
+            .unwrap_or(Action::Deny),
+        allowed_hosts: args.allowed_host.clone(),
+        dev: false,
+        next_free_ports: false,
+    })
+}
+
+/// Where files say to listen, or the default port on loopback.
+fn address(
+    own: Option<IpAddr>,
+    port: Option<PortSetting>,
+    agent: &AgentKeys,
+    default: u16,
+    key: &str,
+) -> Result<SocketAddr, CliError> {
+    let ip = own.or(agent.client_addr).unwrap_or(LOOPBACK);
+    match port {
+        Some(PortSetting::At(port)) => Ok(SocketAddr::new(ip, port)),
+        None => Ok(SocketAddr::new(ip, default)),
+        Some(PortSetting::Off) => {
+            let usage =
+                format!("`ports.{key}` turns a port off that the server needs; give it a number");
+            Err(explain(AppError::Usage(usage)))
+        }
+    }
+}

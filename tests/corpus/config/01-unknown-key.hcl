@@ -1,0 +1,5 @@
+service {
+  name = "web"
+  prot = 8080
+  colour = "blue"
+}

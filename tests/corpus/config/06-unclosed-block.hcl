@@ -1,0 +1,7 @@
+service {
+  name = "web"
+  connect {
+    sidecar_service {
+      port = 21000
+  }
+}

@@ -1,0 +1,6 @@
+service {
+  name = "web"
+}
+service {
+  name = "db"
+}

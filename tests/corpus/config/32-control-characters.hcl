@@ -1,0 +1,1 @@
+service { name = "web"  tags = ["‮"] prot = 1 }

@@ -1,0 +1,3 @@
+service { name = "web" }
+check { name = "ok", ttl = "10s", service_id = "web" }
+check { name = "lost", ttl = "10s", service_id = "nope" }

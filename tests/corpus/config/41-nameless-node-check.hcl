@@ -1,0 +1,1 @@
+checks = { ttl = "1s" }

@@ -1,0 +1,4 @@
+﻿service {
+  name = "windows"
+  port = 80
+}

@@ -1,0 +1,1 @@
+{"service": {"name": "web", "check": {"ttl": "10s"}}}

@@ -1,0 +1,4 @@
+services {
+  name = "Big_Name"
+  connect { native = true, sidecar_service {} }
+}

@@ -1,0 +1,8 @@
+//! The HTTP API: answers compared with those of a real Consul 1.8.7, and its defences.
+
+mod blocking;
+mod conventions;
+mod defence;
+mod intentions;
+mod shapes;
+mod weft;

@@ -1,0 +1,234 @@
+//! A server on a free port, and a client that says exactly what it is told to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use weft::api::{ApiState, Server, TtlClock};
+use weft::ca::{self, Ca};
+use weft::catalog::{self, Catalog};
+use weft::model::service::Sidecar;
+use weft::model::{
+    Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName, Upstream,
+};
+use weft::store::{MemoryStore, Store};
+
+/// Longer than anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running API and what stands behind it.
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    pub(crate) catalog: Catalog,
+    pub(crate) clock: Arc<Touches>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+}
+
+/// Remembers what the TTL clock was told.
+#[derive(Default)]
+pub(crate) struct Touches(pub(crate) Mutex<Vec<(String, CheckStatus, String)>>);
+
+impl TtlClock for Touches {
+    fn touch(&self, id: &str, status: CheckStatus, output: &str) {
+        self.0.lock().unwrap().push((id.to_owned(), status, output.to_owned()));
+    }
+}
+
+impl Api {
+    /// A server with an empty catalog in memory: node `n1`, datacenter `dc1`, default policy allow.
+    pub(crate) async fn start() -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let settings = catalog::Settings {
+            datacenter: "dc1".to_owned(),
+            node: NodeName::new("n1").unwrap(),
+            node_address: "127.0.0.1".to_owned(),
+            default_action: Action::Allow,
+        };
+        let catalog = Catalog::open(Arc::clone(&store), settings).await.unwrap();
+        let settings = ca::Settings {
+            datacenter: "dc1".to_owned(),
+            server_id: "n1".to_owned(),
+            leaf_ttl: Duration::from_secs(3600),
+        };
+        let ca = Ca::open(store, settings).await.unwrap();
+        let clock = Arc::new(Touches::default());
+        let mut state = ApiState::new(catalog.clone(), ca, Arc::new(decode));
+        state.ttl = Some(Arc::clone(&clock) as Arc<dyn TtlClock>);
+        state.allowed_hosts = vec!["mesh.test".to_owned()];
+        state.routes = axum::Router::new().route("/metrics", axum::routing::get(|| async { "up 1\n" }));
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], state).await.unwrap();
+        let address = server.local_addrs()[0];
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(server.serve(async {
+            let _gone = stopped.await;
+        }));
+        Self { address, catalog, clock, stop: Some(stop), serving }
+    }
+
+    /// Begins the shutdown and waits for its end.
+    pub(crate) async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        tokio::time::timeout(PATIENCE, self.serving).await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Answer {
+        self.send("GET", target, &[], "").await
+    }
+
+    pub(crate) async fn put(&self, target: &str, body: &str) -> Answer {
+        self.send("PUT", target, &[], body).await
+    }
+
+    /// Sends one request on a connection of its own.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut head = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head += &format!("Host: {}\r\n", self.address);
+        }
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += &format!("Content-Length: {}\r\n\r\n", body.len());
+        self.raw(format!("{head}{body}").as_bytes()).await
+    }
+
+    /// Sends bytes and reads until the server closes. A server that refuses a body it has not read may
+    /// break the connection off after its answer.
+    pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let _refused = stream.write_all(request).await;
+        let mut bytes = Vec::new();
+        let reading = async {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                bytes.extend_from_slice(&buffer[..count]);
+            }
+        };
+        tokio::time::timeout(PATIENCE * 100, reading).await.expect("no end of the answer");
+        Answer::parse(&bytes)
+    }
+}
+
+/// An answer, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// By lower-case name.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_lowercase(), value.to_owned())
+        };
+        Self { status, headers: lines.map(header).collect(), body: body.to_owned() }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.header("x-consul-index").parse().unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/json");
+        serde_json::from_str(&self.body).unwrap_or_else(|fault| panic!("{fault}: {}", self.body))
+    }
+
+    /// The JSON with indexes and UUIDs replaced, as text, so that the order of fields counts.
+    pub(crate) fn shape(&self) -> String {
+        let mut value = self.json();
+        normalise(&mut value);
+        value.to_string()
+    }
+}
+
+fn normalise(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match name.as_str() {
+                    "CreateIndex" | "ModifyIndex" => {
+                        assert!(value.as_u64().is_some(), "{name} is {value}");
+                        *value = Value::from(0);
+                    }
+                    "ID" if value.as_str().is_some_and(|id| id.len() == 36) => {
+                        *value = Value::from("uuid");
+                    }
+                    _ => normalise(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The reader of registrations in these tests: enough of Consul's form to make what is compared.
+fn decode(json: &[u8]) -> Result<Definition, String> {
+    let value: Value =
+        serde_json::from_slice(json).map_err(|e| format!("Request decode failed: {e}"))?;
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let name = ServiceName::new(text("Name")).map_err(|e| e.to_string())?;
+    let port = value["Port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
+    let mut definition = Definition::new(name, port).map_err(|e| e.to_string())?;
+    if let Some(id) = value["ID"].as_str() {
+        definition.id = id.parse().map_err(|e: weft::model::NameError| e.to_string())?;
+    }
+    let tags = value["Tags"].as_array().into_iter().flatten();
+    definition.tags = tags.filter_map(|tag| tag.as_str().map(str::to_owned)).collect();
+    for (key, value) in value["Meta"].as_object().into_iter().flatten() {
+        definition.meta.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
+    }
+    if let Some(ttl) = value["Check"]["TTL"].as_str() {
+        let ttl = weft::model::duration::parse(ttl).map_err(|e| e.to_string())?;
+        definition.checks.push(CheckDefinition {
+            id: format!("service:{}", definition.id),
+            name: format!("Service '{}' check", definition.name),
+            notes: String::new(),
+            kind: CheckKind::Ttl { ttl },
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+            initial: CheckStatus::Critical,
+            success_before_passing: 0,
+            failures_before_critical: 0,
+            deregister_critical_after: None,
+        });
+    }
+    if let Some(upstreams) = value["Upstreams"].as_object() {
+        let upstream = |(name, port): (&String, &Value)| Upstream {
+            destination: ServiceName::new(name).unwrap(),
+            local_bind_address: String::new(),
+            local_bind_port: port.as_u64().and_then(|port| u16::try_from(port).ok()).unwrap(),
+            datacenter: String::new(),
+            config: BTreeMap::new(),
+        };
+        let upstreams = upstreams.iter().map(upstream).collect();
+        definition.sidecar = Some(Sidecar { upstreams, ..Sidecar::default() });
+    }
+    Ok(definition)
+}
