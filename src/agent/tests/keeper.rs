@@ -1,3 +1,5 @@
+//! What is published as the identity, and what is not.
+
 use std::time::Duration;
 
 use super::*;
