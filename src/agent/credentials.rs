@@ -15,7 +15,7 @@ use super::convert;
 use super::fault::{CertificateFault, Fault};
 use super::keeper::Keeper;
 use super::renewal::Schedule;
-use super::shared::{RECONNECT_LEAST, RECONNECT_MOST, Shared};
+use super::shared::{RECONNECT_LEAST, Shared};
 use crate::model::ServiceName;
 use crate::model::token::Token;
 use crate::net::backoff::Backoff;
@@ -26,6 +26,9 @@ use crate::tls::{self, KeyRequest};
 
 /// Time for one call. Signing takes milliseconds, a queue before it at most 2 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest pause before the first certificate: a proxy that has none serves within a second of the
+/// server's return. Later on there is time to spare, and more sidecars to spread.
+const FIRST_MOST: Duration = Duration::from_secs(1);
 /// Longest sleep, so that a wall clock that was set is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
@@ -57,7 +60,7 @@ impl Credentials {
     /// was lost is good for that key only.
     async fn first(&self) -> Result<Schedule, Fault> {
         let key = KeyRequest::generate().map_err(Fault::Key)?;
-        let mut backoff = Backoff::new(RECONNECT_LEAST, RECONNECT_MOST);
+        let mut backoff = Backoff::new(RECONNECT_LEAST, FIRST_MOST);
         loop {
             let server = self.shared.servers.current();
             match self.enrol(&server, &key).await {

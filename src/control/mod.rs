@@ -10,6 +10,7 @@ mod convert;
 pub mod edges;
 mod failure;
 mod flow;
+mod hello;
 mod identity;
 pub mod limits;
 mod material;

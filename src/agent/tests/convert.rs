@@ -1,4 +1,4 @@
-//! Resources of the control plane, well-formed and not.
+//! Resources: round trips, refusals, and nothing that panics.
 
 use proptest::prelude::*;
 

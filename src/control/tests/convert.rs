@@ -1,4 +1,4 @@
-//! Messages of sidecars and tools, well-formed and not.
+//! Requests: round trips, fields that cannot be taken, and nothing that panics.
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
