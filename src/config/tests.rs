@@ -1,3 +1,5 @@
+//! Tests of loading, of request bodies, and the properties that hold for any input.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
