@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! Files, right and wrong, and what is said about them.
-=======
 //! Tests of loading, of request bodies, and the properties that hold for any input.
->>>>>>> config
 
 use std::fs;
 use std::path::{Path, PathBuf};
