@@ -24,8 +24,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: &str = "connect_timeout_ms";
 const LOCAL_CONNECT_TIMEOUT: &str = "local_connect_timeout_ms";
 
-/// What a sidecar is told at start.
-#[derive(Debug, Clone)]
+/// What a sidecar is told at start. Not printable: it holds the token.
+#[derive(Clone)]
 pub struct Settings {
     pub definition: Definition,
     pub servers: Vec<String>,

@@ -75,6 +75,10 @@ impl Inbound {
         };
         let established = match handshake::accept(peer, address, identity.server_config()).await {
             Ok(established) => established,
+            Err(error) if error.is_departure() => {
+                tracing::debug!(peer = %address, %error, "a peer left");
+                return None;
+            }
             Err(error) => {
                 self.ctx.metrics.tls_handshake(INBOUND, error.reason());
                 tracing::info!(peer = %address, reason = %error.reason(), %error, "refused a peer");

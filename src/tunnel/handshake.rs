@@ -43,6 +43,13 @@ impl HandshakeError {
             Self::Identity { .. } => Reason::IdentityMismatch,
         }
     }
+
+    /// The peer left before the handshake was over, as health checks of a TCP port do.
+    #[must_use]
+    pub fn is_departure(&self) -> bool {
+        use io::ErrorKind::{ConnectionReset, UnexpectedEof};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), UnexpectedEof | ConnectionReset))
+    }
 }
 
 /// A finished handshake.
