@@ -41,7 +41,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  ok
   1  negative answer: denied, unhealthy, invalid
-  2  usage
+  2  usage, or a configuration that is not valid
   3  control plane unreachable
   4  permission
   5  not found
