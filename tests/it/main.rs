@@ -17,4 +17,5 @@ mod connect_mode;
 mod control;
 mod http;
 mod plane;
+mod process;
 mod tunnel;
