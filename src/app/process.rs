@@ -9,9 +9,6 @@ use super::server::{self, Server};
 use super::sidecar::{self, Sidecar};
 use crate::net::socket;
 
-/// How long a sidecar looks for its control plane before it gives up at start.
-pub const START_LIMIT: Duration = Duration::from_secs(30);
-
 /// SIGTERM and SIGINT.
 pub struct Signals {
     terminate: Signal,
@@ -77,11 +74,12 @@ pub fn serve(settings: server::Settings) -> Result<(), AppError> {
     })
 }
 
-/// Runs a sidecar until a signal, then drains it.
+/// Runs a sidecar until a signal, then drains it. It gives up when it is not ready within
+/// `start_timeout`.
 ///
 /// # Errors
 /// When it cannot start, is refused for good, or dies.
-pub fn proxy(settings: sidecar::Settings) -> Result<(), AppError> {
+pub fn proxy(settings: sidecar::Settings, start_timeout: Duration) -> Result<(), AppError> {
     let files = socket::raise_file_limit();
     tracing::debug!(files, "limit of open files");
     runtime(Kind::Sidecar)?.block_on(async {
@@ -89,7 +87,7 @@ pub fn proxy(settings: sidecar::Settings) -> Result<(), AppError> {
         let mut sidecar = Sidecar::start(settings)?;
         announce(&sidecar);
         tokio::select! {
-            ready = sidecar.ready(START_LIMIT) => ready?,
+            ready = sidecar.ready(start_timeout) => ready?,
             () = signals.received() => return Ok(()), // nobody knows of us yet
         }
         tracing::info!(service = %sidecar.service(), "sidecar is ready");

@@ -12,25 +12,33 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::AppError;
-use super::process::{Kind, START_LIMIT, Signals, announce, runtime, unless_signalled_again};
+use super::process::{Kind, Signals, announce, runtime, unless_signalled_again};
 use super::sidecar::{self, Sidecar};
+use crate::net::socket;
 
 /// How long the application may take to end after SIGTERM before it is killed.
 const APPLICATION_GRACE: Duration = Duration::from_secs(30);
 /// Shells report death by signal N as 128 + N.
 const SIGNAL_BASE: i32 = 128;
 
-/// Runs `command` behind a sidecar; returns the application's exit code.
+/// Runs `command` behind a sidecar that must be ready within `start_timeout`; returns the
+/// application's exit code.
 ///
 /// # Errors
 /// When the sidecar cannot start or the application cannot be started; then neither runs.
-pub fn run(settings: sidecar::Settings, command: &[OsString]) -> Result<u8, AppError> {
+pub fn run(
+    settings: sidecar::Settings,
+    start_timeout: Duration,
+    command: &[OsString],
+) -> Result<u8, AppError> {
+    let files = socket::raise_file_limit();
+    tracing::debug!(files, "limit of open files");
     runtime(Kind::Sidecar)?.block_on(async {
         let mut signals = Signals::new()?;
         let mut sidecar = Sidecar::start(settings)?;
         announce(&sidecar);
         tokio::select! {
-            ready = sidecar.ready(START_LIMIT) => ready?,
+            ready = sidecar.ready(start_timeout) => ready?,
             () = signals.received() => return Ok(0),
         }
         let mut application = start(command)?;

@@ -81,6 +81,9 @@ pub struct ProxyArgs {
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
+    /// How long to look for the control plane before giving up at start
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    pub start_timeout: Duration,
     /// How long to go on accepting after the shutdown was announced
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration::parse)]
     pub drain_delay: Duration,

@@ -35,7 +35,7 @@ pub(super) fn proxy(args: &ProxyArgs, _global: &Global) -> Result<Exit, CliError
     };
     let definition = choose(file, args.service.as_ref()).map_err(explain)?;
     let settings = sidecar_settings(args, definition)?;
-    process::proxy(settings).map_err(explain)?;
+    process::proxy(settings, args.start_timeout).map_err(explain)?;
     Ok(Exit::Ok)
 }
 
@@ -52,7 +52,7 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     };
     add_to(&mut definition, args);
     let settings = sidecar_settings(&args.proxy, definition)?;
-    app_run::run(settings, &args.command).map_err(explain)
+    app_run::run(settings, args.proxy.start_timeout, &args.command).map_err(explain)
 }
 
 /// `weft dev`: `--http-addr` is where the HTTP API listens.

@@ -16,4 +16,5 @@ mod connect_mode;
 mod control;
 mod http;
 mod plane;
+mod process;
 mod tunnel;

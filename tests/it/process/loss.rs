@@ -1,0 +1,64 @@
+//! A sidecar and then the server are killed under load; both come back.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::mesh::{Mesh, Sidecar, Spec};
+use super::support::slow;
+use super::traffic::{App, Failure, Load};
+
+const PER_SECOND: u32 = 200;
+
+#[tokio::test]
+async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
+    let phase = match slow("60 s of load instead of 5 s") {
+        true => Duration::from_secs(15),
+        false => Duration::from_millis(1200),
+    };
+    let mut mesh = Mesh::start().await;
+    mesh.done(&["intention", "allow", "web", "db"]).await;
+    let apps = [App::start("db-1").await, App::start("db-2").await];
+    let specs = [Spec::new("db", "db-1", apps[0].port()), Spec::new("db", "db-2", apps[1].port())];
+    let _stays = mesh.sidecar(&specs[0]).await;
+    let falls = mesh.sidecar(&specs[1]).await;
+    let door = Spec::new("web", "web-1", 1).upstream("db");
+    let web = mesh.sidecar(&door).await;
+
+    let load = Load::start(door.door(), PER_SECOND);
+    load.answers_by("db-1", 20).await;
+    load.answers_by("db-2", 20).await;
+    load.last(phase).await;
+    assert_eq!(load.seen().failures.len(), 0, "{:?}", load.seen());
+
+    falls.kill().await;
+    load.last(phase).await;
+    let lost = load.seen().failures;
+    println!("sidecar killed: {} of {} failed", lost.len(), load.seen().total());
+    assert_all_were_on(&web, &lost, "db-2");
+
+    mesh.kill_server().await;
+    load.last(phase).await;
+    assert_eq!(load.seen().failures.len(), lost.len(), "without a server: {:?}", load.seen());
+
+    mesh.start_server().await;
+    let _back = mesh.sidecar(&specs[1]).await;
+    load.answers_by("db-2", 50).await;
+    load.last(phase).await;
+    let seen = load.finish().await;
+    println!("at the end: {} failed, answers {:?}", seen.failures.len(), seen.answers);
+    assert_eq!(seen.failures.len(), lost.len(), "after the return: {seen:?}");
+    assert_eq!(mesh.passing("db").await, ["db-1", "db-2"]);
+}
+
+/// Every connection that failed had been given to this instance when it died.
+fn assert_all_were_on(web: &Sidecar, failures: &[Failure], instance: &str) {
+    let log = web.process.connections();
+    for failure in failures {
+        let client = failure.client.map(|address| address.to_string());
+        let line: Option<&Value> = log.iter().rev().find(|line| line["client_addr"].as_str() == client.as_deref());
+        let line = line.unwrap_or_else(|| panic!("no record of {failure:?}"));
+        assert!(line["endpoint"].as_str().unwrap().ends_with(instance), "{failure:?} {line}");
+        assert!(matches!(line["reason"].as_str(), Some("peer_reset")), "{failure:?} {line}");
+    }
+}

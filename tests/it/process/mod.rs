@@ -1,0 +1,17 @@
+//! The program as people run it: real processes on loopback, killed and restarted for real.
+//!
+//! `WEFT_SLOW=1` runs the long versions; without it each of them prints what it has left out.
+
+mod bad_input;
+mod clock;
+mod drain;
+mod end_to_end;
+mod loss;
+mod mesh;
+mod policy;
+mod registry;
+mod renewal;
+mod restart;
+mod run;
+mod support;
+mod traffic;

@@ -1,0 +1,43 @@
+//! Deny means deny, now, and says why.
+
+use std::time::Instant;
+
+use super::mesh::{Mesh, ONE_SECOND, Spec};
+use super::support::until;
+use super::traffic::{App, Conversation, ask};
+
+const VERDICT: &str = "intention web -> db deny (precedence 9)";
+
+#[tokio::test]
+async fn a_denial_cuts_what_is_open_and_refuses_what_is_new() {
+    let (mesh, app) = (Mesh::start().await, App::start("db-1").await);
+    mesh.done(&["intention", "allow", "web", "db"]).await;
+    let _db = mesh.sidecar(&Spec::new("db", "db-1", app.port())).await;
+    let spec = Spec::new("web", "web-1", 1).upstream("db");
+    let mut web = mesh.sidecar(&spec).await;
+    let mut open = Conversation::open(spec.door()).await.unwrap();
+    assert_eq!(open.say("before").await.unwrap(), "db-1 before");
+
+    mesh.done(&["intention", "deny", "web", "db"]).await;
+    let denied = Instant::now();
+    assert!(open.cut().await.is_err(), "a cut is no clean end");
+    let took = denied.elapsed();
+    assert!(took < ONE_SECOND, "the open connection was cut after {took:?}");
+    let reached = app.accepted();
+    assert!(ask(spec.door(), "after").await.is_err());
+    println!("open connection cut {took:?} after the command");
+    assert_eq!(app.accepted(), reached, "the application was reached");
+
+    web.process.logged("both verdicts", |line| line["detail"] == VERDICT).await;
+    until("both records", async || web.process.connections().len() == 2).await;
+    for line in web.process.connections() {
+        assert_eq!((&line["reason"], &line["detail"]), (&"denied".into(), &VERDICT.into()), "{line}");
+    }
+    let ran = mesh.cli(&["intention", "check", "web", "db"]).await;
+    assert_eq!((ran.code, ran.out.contains(VERDICT)), (1, true), "{}", ran.out);
+
+    mesh.done(&["intention", "delete", "web", "db"]).await;
+    assert!(ask(spec.door(), "default").await.is_err(), "the default of a server is to deny");
+    mesh.done(&["intention", "allow", "web", "*"]).await;
+    until("the return", async || ask(spec.door(), "x").await.is_ok()).await;
+}

@@ -1,0 +1,38 @@
+//! Certificates that live for seconds, under load. A lane closes when a certificate of it expires,
+//! by design, and its streams with it: what must never fail is a new connection.
+
+use std::time::Duration;
+
+use super::mesh::{Mesh, Spec};
+use super::support::slow;
+use super::traffic::{App, Load};
+
+#[tokio::test]
+async fn new_connections_do_not_notice_renewals() {
+    let (ttl, lives) = match slow("ten lives of 60 s instead of one of 10 s") {
+        true => ("60s", Duration::from_secs(600)),
+        false => ("10s", Duration::from_secs(12)),
+    };
+    let (mesh, app) = (Mesh::dev(ttl).await, App::start("db-1").await);
+    let db = mesh.sidecar(&Spec::new("db", "db-1", app.port())).await;
+    let spec = Spec::new("web", "web-1", 1).upstream("db");
+    let web = mesh.sidecar(&spec).await;
+    let load = Load::start(spec.door(), 50);
+    load.last(lives).await;
+    let seen = load.finish().await;
+    let mut renewals = Vec::new();
+    for sidecar in [&web, &db] {
+        let counted = sidecar.metric(r#"weft_cert_renewals_total{result="ok"}"#).await.unwrap();
+        let log = sidecar.process.log();
+        let installed = log.iter().filter(|line| line["message"] == "certificate installed").count();
+        assert_eq!(counted, f64::from(u32::try_from(installed).unwrap()));
+        // The first, and one at 50 % ± 10 % of each life.
+        assert!(installed >= 3, "{installed} certificates in {lives:?}");
+        let expiry = sidecar.metric("weft_cert_expiry_timestamp_seconds").await.unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert!(expiry > now.as_secs_f64(), "the certificate in use has expired");
+        renewals.push(installed);
+    }
+    println!("{ttl} for {lives:?}: {} ok, {} failed, certificates {renewals:?}", seen.total(), seen.failures.len());
+    assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+}
