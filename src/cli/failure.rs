@@ -11,7 +11,12 @@ pub(super) fn explain(error: AppError) -> CliError {
         AppError::Config(diagnostics) => {
             let rendered: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
             let next = "mend the file; `weft validate PATH` checks it without starting anything";
-            CliError::new(Fault::Usage, what, format!("\n{}", rendered.join("\n")), next)
+            let count = match rendered.len() {
+                1 => "one fault".to_owned(),
+                count => format!("{count} faults"),
+            };
+            let evidence = format!("{count}\n\n{}\n", rendered.join("\n").trim_end());
+            CliError::new(Fault::Usage, what, evidence, next)
         }
         AppError::Usage(_) | AppError::Name(_) => {
             CliError::new(Fault::Usage, what, "the command line", "see `weft --help`")

@@ -109,7 +109,7 @@ impl Inbound {
 
     /// One stream: subscribe to policy, then decide, then dial, then copy, and decide again on change.
     async fn stream(&self, stream: Stream, source_id: SpiffeId, client: SocketAddr) {
-        let own = &self.ctx.settings.service;
+        let own = &self.ctx.plan.service;
         let Some((_, source)) = source_id.service() else {
             stream.refuse(Reason::Denied, "the caller's identity is not that of a service");
             return;
@@ -125,7 +125,7 @@ impl Inbound {
     }
 
     async fn carry(&self, mut stream: Stream, source: &ServiceName, record: &mut Connection) -> End {
-        let own = &self.ctx.settings.service;
+        let own = &self.ctx.plan.service;
         let mut changes = self.ctx.agent.changes.clone();
         changes.mark_unchanged();
         let asked = stream.request().service;
@@ -161,7 +161,7 @@ impl Inbound {
     }
 
     fn decide(&self, source: &ServiceName) -> Verdict {
-        self.ctx.snapshot().intentions.decide(source, &self.ctx.settings.service)
+        self.ctx.snapshot().intentions.decide(source, &self.ctx.plan.service)
     }
 
     /// Waits until a change of policy forbids the connection.
@@ -182,7 +182,7 @@ impl Inbound {
     }
 
     async fn dial_app(&self, record: &mut Connection) -> Result<TcpStream, End> {
-        let app = &self.ctx.settings.app;
+        let app = &self.ctx.plan.app;
         let limit = self.ctx.local_dial_limit();
         let refused = |error: std::io::Error| {
             let detail = format!("cannot reach the application at {}:{}: {error}", app.host, app.port);

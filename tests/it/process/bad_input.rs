@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use super::mesh::{Mesh, Ran, Spec, ran};
 use super::support::{free_port, local, within};
 
-/// One error of three lines, this code, these words.
+/// One error of three lines, this code, these words. Faults in files come with excerpts of their own.
 fn refused(what: &str, ran: &Ran, code: i32, words: &[&str]) {
     let err = &ran.err;
     assert_eq!(ran.code, code, "{what}: {err}");
-    let errors: Vec<&str> = err.lines().filter(|line| line.starts_with("error[")).collect();
+    let errors: Vec<&str> = err.lines().filter(|line| line.starts_with("error[W03")).collect();
     assert_eq!(errors.len(), 1, "{what}: {err}");
     assert!(err.lines().any(|line| line.starts_with("  from: ")), "{what}: {err}");
     assert!(err.lines().last().unwrap().starts_with("  try:  "), "{what}: {err}");
@@ -161,9 +161,9 @@ async fn tokens() {
     refused("a wrong token", &enrol(&wrong).await, 4, &[&server]);
     let unknown = format!("wt1.{}.{}.{}", "0".repeat(16), parts[2], parts[3]);
     refused("an unknown token", &enrol(&mesh.file("unknown", &unknown)).await, 4, &[&server]);
-    for bad in ["hello", &fresh[..fresh.len() - 1], &fresh.replace("wt1.", "wt9.")] {
+    for bad in ["wt1.hello", &fresh[..fresh.len() - 1]] {
         let ran = enrol(&mesh.file("malformed", bad)).await;
-        refused("a malformed token", &ran, 4, &["malformed", "wt1."]);
+        refused("a malformed token", &ran, 4, &["malformed", "whole"]);
         assert!(!ran.err.contains(parts[2]), "the secret is shown");
     }
     let elsewhere = other.token("web").await;
