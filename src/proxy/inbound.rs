@@ -15,6 +15,7 @@ use crate::model::{Reason, ServiceName, SpiffeId, Verdict};
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
 use crate::net::{limits, socket};
+use crate::tunnel::handshake::HandshakeError;
 use crate::tunnel::{Driver, End, Lane, Stream, handshake};
 
 /// The inbound port of one worker.
@@ -75,6 +76,8 @@ impl Inbound {
         };
         let established = match handshake::accept(peer, address, identity.server_config()).await {
             Ok(established) => established,
+            // Checks of the port do so all the time, our own among them.
+            Err(HandshakeError::Silent { .. }) => return None,
             Err(error) => {
                 self.ctx.metrics.tls_handshake(INBOUND, error.reason());
                 tracing::info!(peer = %address, reason = %error.reason(), %error, "refused a peer");

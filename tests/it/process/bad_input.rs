@@ -48,13 +48,19 @@ async fn configuration() {
     let good = Spec::new("web", "web-1", 1).upstream("db").hcl();
     let cut: String = good.chars().take(good.len() / 2).collect();
     let twice = Spec { upstreams: vec![("db", 5432), ("cache", 5432)], ..Spec::new("web", "web-1", 1) };
+    let plain = |name| Spec::new(name, name, 1).hcl().replacen("service {", "services {", 1);
+    let both = plain("web") + &plain("api");
     let cases = [
         ("a missing file", dir.path().join("none.hcl"), vec!["none.hcl"]),
         ("a truncated file", file("cut.hcl", &cut), vec!["cut.hcl:"]),
-        ("an unknown key", file("key.hcl", &good.replace("port =", "prot =")), vec!["key.hcl:4:", "prot", "port"]),
+        (
+            "an unknown key",
+            file("key.hcl", &good.replace("port =", "prot =")),
+            vec!["key.hcl:4:", "prot", "port"],
+        ),
         ("two upstreams at one port", file("twice.hcl", &twice.hcl()), vec!["twice.hcl:", "5432"]),
         ("no service", file("empty.hcl", ""), vec!["empty.hcl", "declares no service"]),
-        ("two services", file("two.hcl", &format!("{good}{}", good.replace("web", "api"))), vec!["--service"]),
+        ("two services", file("two.hcl", &both), vec!["two.hcl", "web", "api", "--service"]),
         ("no text", file("binary.hcl", "\u{0}\u{1}service"), vec!["binary.hcl:1:"]),
     ];
     for (what, path, words) in &cases {

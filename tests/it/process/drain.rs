@@ -93,5 +93,7 @@ async fn the_end_is_bounded() {
     until("the withdrawal", async || mesh.passing("web").await.is_empty()).await;
     patient.process.signal(Signal::INT);
     assert_eq!(patient.process.ended().await, 0);
-    assert!(patient.process.log().iter().any(|line| line["message"] == "second signal: leaving at once"));
+    assert!(
+        patient.process.log().iter().any(|line| line["message"] == "second signal: leaving at once")
+    );
 }
