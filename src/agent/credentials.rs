@@ -61,12 +61,18 @@ impl Credentials {
     async fn first(&self) -> Result<Schedule, Fault> {
         let key = KeyRequest::generate().map_err(Fault::Key)?;
         let mut backoff = Backoff::new(RECONNECT_LEAST, FIRST_MOST);
+        // Servers in a row that are of another mesh: when all are, waiting does not help.
+        let mut strangers = 0;
         loop {
             let server = self.shared.servers.current();
             match self.enrol(&server, &key).await {
                 Ok(schedule) => return Ok(schedule),
                 Err(fault) if fault.ends_enrolment() => return Err(fault),
                 Err(fault) => {
+                    strangers = if fault.is_of_another_mesh() { strangers + 1 } else { 0 };
+                    if strangers >= self.shared.servers.count() {
+                        return Err(fault);
+                    }
                     self.shared.complain(&fault);
                     self.shared.servers.advance();
                     sleep(backoff.next(&mut Rng::new())).await;

@@ -95,6 +95,11 @@ impl Fault {
         matches!(self, Self::Token(_) | Self::TokenNeeded { .. }) || self.is_one_of(&codes)
     }
 
+    /// The server belongs to another mesh than the token.
+    pub(super) fn is_of_another_mesh(&self) -> bool {
+        matches!(self, Self::Tls { reason: Reason::IdentityMismatch, .. })
+    }
+
     /// A registration that no retry can mend.
     pub(super) fn ends_registration(&self) -> bool {
         self.is_one_of(&[Code::AlreadyExists, Code::PermissionDenied, Code::InvalidArgument])

@@ -82,6 +82,10 @@ impl Servers {
         self.all.get(turn % self.all.len().max(1)).cloned().unwrap_or_default()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
     pub(super) fn advance(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
     }

@@ -18,6 +18,8 @@ use crate::net::socket;
 
 /// How long the application may take to end after SIGTERM before it is killed.
 const APPLICATION_GRACE: Duration = Duration::from_secs(30);
+/// Variable that may hold the enrolment token, which is none of the application's business.
+pub const TOKEN_VARIABLE: &str = "WEFT_TOKEN";
 /// Shells report death by signal N as 128 + N.
 const SIGNAL_BASE: i32 = 128;
 
@@ -41,7 +43,13 @@ pub fn run(
             ready = sidecar.ready(start_timeout) => ready?,
             () = signals.received() => return Ok(0),
         }
-        let mut application = start(command)?;
+        let mut application = match start(command) {
+            Ok(application) => application,
+            Err(fault) => {
+                sidecar.finish().await;
+                return Err(fault);
+            }
+        };
         let ended = tokio::select! {
             status = application.wait() => Some(status),
             () = signals.received() => None,
@@ -66,6 +74,7 @@ fn start(command: &[OsString]) -> Result<Child, AppError> {
     };
     Command::new(program)
         .args(arguments)
+        .env_remove(TOKEN_VARIABLE)
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| AppError::Start { what: program.to_string_lossy().into_owned(), source })

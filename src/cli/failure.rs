@@ -11,14 +11,19 @@ pub(super) fn explain(error: AppError) -> CliError {
         AppError::Config(diagnostics) => {
             let rendered: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
             let next = "mend the file; `weft validate PATH` checks it without starting anything";
-            CliError::new(Fault::Usage, what, format!("\n{}", rendered.join("\n")), next)
+            let count = match rendered.len() {
+                1 => "one fault".to_owned(),
+                count => format!("{count} faults"),
+            };
+            let evidence = format!("{count}\n\n{}\n", rendered.join("\n").trim_end());
+            CliError::new(Fault::Usage, what, evidence, next)
         }
         AppError::Usage(_) | AppError::Name(_) => {
             CliError::new(Fault::Usage, what, "the command line", "see `weft --help`")
         }
-        AppError::Bind { source, .. } => CliError::new(
+        AppError::Bind { address, purpose, source } => CliError::new(
             Fault::Local,
-            what,
+            format!("cannot listen on {address} for {purpose}"),
             source.to_string(),
             "stop what uses the port (`ss -ltnp` shows it), or choose another port",
         ),
@@ -26,15 +31,15 @@ pub(super) fn explain(error: AppError) -> CliError {
             let next = "stop sidecars that are not needed, or set --inbound-port";
             CliError::new(Fault::Local, what, "every port of the range is in use", next)
         }
-        AppError::File { source, .. } => CliError::new(
+        AppError::File { action, path, source } => CliError::new(
             Fault::Local,
-            what,
+            format!("cannot {action} {}", path.display()),
             source.to_string(),
             "check that the path exists and that this user may use it",
         ),
-        AppError::Unreachable { cause, .. } => CliError::new(
+        AppError::Unreachable { servers, seconds, cause } => CliError::new(
             Fault::Unreachable,
-            what,
+            format!("no control plane could be reached within {seconds} s at {servers}"),
             cause,
             "start one with `weft server` or `weft dev`, or say where it is with --server HOST:PORT",
         ),
@@ -53,9 +58,9 @@ pub(super) fn explain(error: AppError) -> CliError {
             let next = "stop what uses the port (`ss -ltnp` shows it), or choose another port";
             CliError::new(Fault::Local, what, "the server's ports", next)
         }
-        AppError::Start { source, .. } => {
+        AppError::Start { what, source } => {
             let next = "check that the program exists and that limits (ulimit -a) allow it";
-            CliError::new(Fault::Local, what, source.to_string(), next)
+            CliError::new(Fault::Local, format!("cannot start {what}"), source.to_string(), next)
         }
         AppError::Died(_) => {
             let next = "start it again, and report the log of the last run";

@@ -11,6 +11,7 @@ use super::args::{DevArgs, LogArgs, LogFormat, ProxyArgs, RunArgs};
 use super::error::{CliError, Exit, Fault};
 use super::failure::explain;
 use super::{Global, Output};
+use crate::app::run::TOKEN_VARIABLE;
 use crate::app::{AppError, dev as app_dev, process, run as app_run, sidecar};
 use crate::config::{self, Diagnostic, Loaded};
 use crate::model::service::{DEFAULT_CHECK_TIMEOUT, Upstream};
@@ -19,8 +20,6 @@ use crate::telemetry::logging::{self, Format};
 
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
-/// Variable that may hold the enrolment token.
-const TOKEN_VARIABLE: &str = "WEFT_TOKEN";
 /// Longest token file that is read; a token has about 150 bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 /// How often `weft run --check` looks at the application.

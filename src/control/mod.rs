@@ -75,7 +75,7 @@ impl Default for Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error(
-        "cannot listen on {address} for gRPC: {source}; stop what uses it or choose another --grpc address"
+        "cannot listen on {address} for gRPC: {source}; stop what uses it or choose another --grpc-addr"
     )]
     Bind { address: SocketAddr, source: io::Error },
     #[error("the server has no certificate for its gRPC port: {0}")]

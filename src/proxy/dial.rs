@@ -12,7 +12,7 @@ use super::balance;
 use super::connection::Connection;
 use super::context::Context;
 use super::endpoint::{InFlight, Stats};
-use super::settings::Upstream;
+use super::settings::Target;
 use crate::model::{Endpoint, EndpointId, Reason};
 use crate::net::{limits, socket};
 use crate::tunnel::handshake::{self, HandshakeError};
@@ -28,7 +28,7 @@ pub(super) struct Opened {
 /// One application connection on its way to an endpoint.
 pub(super) struct Dialler<'a> {
     ctx: &'a Rc<Context>,
-    upstream: &'a Upstream,
+    upstream: &'a Target,
     app: &'a TcpStream,
     /// The application's first bytes, kept until an endpoint has taken the stream.
     early: Vec<u8>,
@@ -53,7 +53,7 @@ struct Choice {
 }
 
 impl<'a> Dialler<'a> {
-    pub(super) const fn new(ctx: &'a Rc<Context>, upstream: &'a Upstream, app: &'a TcpStream) -> Self {
+    pub(super) const fn new(ctx: &'a Rc<Context>, upstream: &'a Target, app: &'a TcpStream) -> Self {
         Self { ctx, upstream, app, early: Vec::new(), early_ended: false, failed: BTreeSet::new() }
     }
 

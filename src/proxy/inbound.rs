@@ -15,6 +15,7 @@ use crate::model::{Reason, ServiceName, SpiffeId, Verdict};
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
 use crate::net::{limits, socket};
+use crate::tunnel::handshake::HandshakeError;
 use crate::tunnel::{Driver, End, Lane, Stream, handshake};
 
 /// The inbound port of one worker.
@@ -75,10 +76,8 @@ impl Inbound {
         };
         let established = match handshake::accept(peer, address, identity.server_config()).await {
             Ok(established) => established,
-            Err(error) if error.is_departure() => {
-                tracing::debug!(peer = %address, %error, "a peer left");
-                return None;
-            }
+            // Checks of the port do so all the time, our own among them.
+            Err(HandshakeError::Silent { .. }) => return None,
             Err(error) => {
                 self.ctx.metrics.tls_handshake(INBOUND, error.reason());
                 tracing::info!(peer = %address, reason = %error.reason(), %error, "refused a peer");
@@ -113,7 +112,7 @@ impl Inbound {
 
     /// One stream: subscribe to policy, then decide, then dial, then copy, and decide again on change.
     async fn stream(&self, stream: Stream, source_id: SpiffeId, client: SocketAddr) {
-        let own = &self.ctx.settings.service;
+        let own = &self.ctx.plan.service;
         let Some((_, source)) = source_id.service() else {
             stream.refuse(Reason::Denied, "the caller's identity is not that of a service");
             return;
@@ -129,7 +128,7 @@ impl Inbound {
     }
 
     async fn carry(&self, mut stream: Stream, source: &ServiceName, record: &mut Connection) -> End {
-        let own = &self.ctx.settings.service;
+        let own = &self.ctx.plan.service;
         let mut changes = self.ctx.agent.changes.clone();
         changes.mark_unchanged();
         let asked = stream.request().service;
@@ -165,7 +164,7 @@ impl Inbound {
     }
 
     fn decide(&self, source: &ServiceName) -> Verdict {
-        self.ctx.snapshot().intentions.decide(source, &self.ctx.settings.service)
+        self.ctx.snapshot().intentions.decide(source, &self.ctx.plan.service)
     }
 
     /// Waits until a change of policy forbids the connection.
@@ -186,7 +185,7 @@ impl Inbound {
     }
 
     async fn dial_app(&self, record: &mut Connection) -> Result<TcpStream, End> {
-        let app = &self.ctx.settings.app;
+        let app = &self.ctx.plan.app;
         let limit = self.ctx.local_dial_limit();
         let refused = |error: std::io::Error| {
             let detail = format!("cannot reach the application at {}:{}: {error}", app.host, app.port);

@@ -47,13 +47,15 @@ impl Proxy {
     pub fn start(settings: Settings, agent: &agent::Handle, metrics: &ProxyMetrics) -> io::Result<Self> {
         let (inbound, outbound) = (drain::new(), drain::new());
         let (stop, stopped) = watch::channel(false);
-        let settings = std::sync::Arc::new(settings);
+        let workers = settings.workers.max(1);
+        let (plan, listeners) = settings.split();
+        let plan = std::sync::Arc::new(plan);
         let mut ended = Vec::new();
-        for number in 0..settings.workers.max(1) {
+        for number in 0..workers {
             let (done, end) = oneshot::channel();
             let parts = worker::Parts {
-                settings: std::sync::Arc::clone(&settings),
-                listeners: settings.share_listeners()?,
+                plan: std::sync::Arc::clone(&plan),
+                listeners: listeners.share()?,
                 agent: agent.clone(),
                 metrics: metrics.clone(),
                 inbound: inbound.watcher(),

@@ -7,8 +7,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
-use super::dial::Dialler;
-use super::settings::Upstream;
+use super::dial::{Dialler, Opened};
+use super::settings::Target;
 use crate::model::Reason;
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
@@ -30,7 +30,7 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
         };
         let (ctx, drain) = (Rc::clone(&ctx), drain.clone());
         tokio::task::spawn_local(async move {
-            if let Some(upstream) = ctx.settings.upstreams.get(index) {
+            if let Some(upstream) = ctx.plan.upstreams.get(index) {
                 connection(&ctx, upstream, app, client, drain).await;
             }
             drop(admission);
@@ -40,19 +40,23 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
 
 async fn connection(
     ctx: &Rc<Context>,
-    upstream: &Upstream,
+    upstream: &Target,
     app: TcpStream,
     client: SocketAddr,
     mut drain: Watcher,
 ) {
-    let (source, destination) = (&ctx.settings.service, &upstream.destination);
+    let (source, destination) = (&ctx.plan.service, &upstream.destination);
     let mut record = Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
     record.report_to(&ctx.agent.edges, source, destination);
     let app = Rc::new(app);
-    let end = tokio::select! {
+    let opened = tokio::select! {
         biased;
-        end = carry(ctx, upstream, &app, &mut record) => end,
-        () = drain.reached(Phase::Closing) => End::new(Reason::Drained, "the sidecar stopped"),
+        opened = open(ctx, upstream, &app, &mut record) => opened,
+        () = drain.reached(Phase::Closing) => Err(stopped()),
+    };
+    let end = match opened {
+        Ok(opened) => carry(opened, &app, &mut record, &mut drain).await,
+        Err(end) => end,
     };
     if end.reason != Reason::Ok {
         socket::reset_on_close(&app);
@@ -60,25 +64,41 @@ async fn connection(
     record.close(end);
 }
 
-async fn carry(
+async fn open(
     ctx: &Rc<Context>,
-    upstream: &Upstream,
+    upstream: &Target,
     app: &Rc<TcpStream>,
     record: &mut Connection,
-) -> End {
+) -> Result<Opened, End> {
     let Some(identity) = ctx.ready().await else {
         let detail = "no certificate or configuration came from the control plane in time";
-        return End::new(Reason::ConfigStale, detail);
+        return Err(End::new(Reason::ConfigStale, detail));
     };
     record.access().source_id = identity.id().to_string();
     drop(identity);
-    let mut opened = match Dialler::new(ctx, upstream, app).open(record).await {
-        Ok(opened) => opened,
-        Err(end) => return end,
-    };
+    Dialler::new(ctx, upstream, app).open(record).await
+}
+
+async fn carry(
+    mut opened: Opened,
+    app: &Rc<TcpStream>,
+    record: &mut Connection,
+    drain: &mut Watcher,
+) -> End {
     record.connected();
-    let end = opened.stream.pump(app).await;
+    let end = tokio::select! {
+        biased;
+        end = opened.stream.pump(app) => end,
+        () = drain.reached(Phase::Closing) => stopped(),
+    };
     let (sent, received) = opened.stream.bytes();
     record.moved(sent, received);
+    if end.reason != Reason::Ok {
+        opened.stream.reset(end.reason, &end.detail);
+    }
     end
+}
+
+fn stopped() -> End {
+    End::new(Reason::Drained, "the sidecar stopped")
 }

@@ -38,16 +38,40 @@ pub struct Settings {
     pub workers: usize,
 }
 
+/// What workers go by for all their life: the settings without the sockets. A listener lives only with
+/// the task that accepts from it, so that its port refuses as soon as nobody does.
+pub(super) struct Plan {
+    pub(super) service: ServiceName,
+    pub(super) app: LocalApp,
+    pub(super) upstreams: Vec<Target>,
+}
+
+/// An upstream without its local port.
+pub(super) struct Target {
+    pub(super) destination: ServiceName,
+    pub(super) connect_timeout: Duration,
+}
+
 impl Settings {
+    pub(super) fn split(self) -> (Plan, Listeners) {
+        let Self { service, app, inbound, upstreams, .. } = self;
+        let (targets, doors) = upstreams
+            .into_iter()
+            .map(|Upstream { destination, listener, connect_timeout }| {
+                (Target { destination, connect_timeout }, listener)
+            })
+            .unzip();
+        (Plan { service, app, upstreams: targets }, Listeners { inbound, upstreams: doors })
+    }
+}
+
+impl Listeners {
     /// Another handle to every listening socket: workers accept from the same queues.
-    pub(super) fn share_listeners(&self) -> io::Result<Listeners> {
-        Ok(Listeners {
+    pub(super) fn share(&self) -> io::Result<Self> {
+        let upstreams = self.upstreams.iter().map(TcpListener::try_clone);
+        Ok(Self {
             inbound: self.inbound.as_ref().map(TcpListener::try_clone).transpose()?,
-            upstreams: self
-                .upstreams
-                .iter()
-                .map(|upstream| upstream.listener.try_clone())
-                .collect::<io::Result<_>>()?,
+            upstreams: upstreams.collect::<io::Result<_>>()?,
         })
     }
 }

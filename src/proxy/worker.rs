@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use super::context::Context;
-use super::{Listeners, Settings, inbound, outbound};
+use super::settings::Plan;
+use super::{Listeners, inbound, outbound};
 use crate::agent;
 use crate::net::drain::Watcher;
 use crate::telemetry::ProxyMetrics;
@@ -20,7 +21,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// What a worker thread is started with.
 pub(super) struct Parts {
-    pub(super) settings: Arc<Settings>,
+    pub(super) plan: Arc<Plan>,
     pub(super) listeners: Listeners,
     pub(super) agent: agent::Handle,
     pub(super) metrics: ProxyMetrics,
@@ -36,8 +37,8 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
 }
 
 async fn serve(parts: Parts) -> io::Result<()> {
-    let Parts { settings, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
-    let ctx = Rc::new(Context::new(settings, agent, metrics));
+    let Parts { plan, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
+    let ctx = Rc::new(Context::new(plan, agent, metrics));
     if let Some(listener) = listeners.inbound {
         let listener = TcpListener::from_std(listener)?;
         tokio::task::spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));

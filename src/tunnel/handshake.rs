@@ -21,6 +21,8 @@ pub enum HandshakeError {
     Connect { address: SocketAddr, source: io::Error },
     #[error("no TLS handshake with {address} within {} s", limits::HANDSHAKE.as_secs())]
     Timeout { address: SocketAddr },
+    #[error("{address} left without a word")]
+    Silent { address: SocketAddr },
     #[error("{address} broke off the TLS handshake: {source}")]
     Io { address: SocketAddr, source: io::Error },
     #[error("TLS handshake with {address} failed: {source}")]
@@ -38,17 +40,10 @@ impl HandshakeError {
                 Reason::ConnectTimeout
             }
             Self::Connect { .. } => Reason::ConnectRefused,
-            Self::Timeout { .. } | Self::Io { .. } => Reason::TlsHandshake,
+            Self::Timeout { .. } | Self::Silent { .. } | Self::Io { .. } => Reason::TlsHandshake,
             Self::Tls { source, .. } => tls::reason_of(source),
             Self::Identity { .. } => Reason::IdentityMismatch,
         }
-    }
-
-    /// The peer left before the handshake was over, as health checks of a TCP port do.
-    #[must_use]
-    pub fn is_departure(&self) -> bool {
-        use io::ErrorKind::{ConnectionReset, UnexpectedEof};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), UnexpectedEof | ConnectionReset))
     }
 }
 
@@ -103,6 +98,7 @@ async fn establish(
         .await
         .map_err(|_elapsed| HandshakeError::Timeout { address })?
         .map_err(|failure| match failure {
+            Failure::Silent => HandshakeError::Silent { address },
             Failure::Io(source) => HandshakeError::Io { address, source },
             Failure::Tls(source) => HandshakeError::Tls { address, source },
         })?;
@@ -115,11 +111,14 @@ async fn establish(
 }
 
 enum Failure {
+    /// The end came before the first byte, as from a check of the port.
+    Silent,
     Io(io::Error),
     Tls(rustls::Error),
 }
 
 async fn shake_hands(socket: &TcpStream, tls: &mut Connection) -> Result<(), Failure> {
+    let mut heard = false;
     loop {
         write_all(socket, tls).await.map_err(Failure::Io)?;
         if !tls.is_handshaking() {
@@ -127,8 +126,9 @@ async fn shake_hands(socket: &TcpStream, tls: &mut Connection) -> Result<(), Fai
         }
         socket.readable().await.map_err(Failure::Io)?;
         match tls.read_tls(&mut NonBlocking(socket)) {
+            Ok(0) if !heard => return Err(Failure::Silent),
             Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
+            Ok(_) => heard = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(Failure::Io(error)),
         }

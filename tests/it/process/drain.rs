@@ -86,10 +86,14 @@ async fn the_end_is_bounded() {
     assert!(talks.remove(0).cut().await.is_err(), "a cut is no clean end");
     let line = graceless.process.connections().pop().unwrap();
     assert_eq!(line["reason"], "drained", "{line}");
+    let bytes = (line["bytes_sent"].as_u64(), line["bytes_received"].as_u64());
+    assert_eq!(bytes, (Some(6), Some(11)), "what passed before the cut counts: {line}");
 
     patient.process.signal(Signal::TERM);
     until("the withdrawal", async || mesh.passing("web").await.is_empty()).await;
     patient.process.signal(Signal::INT);
     assert_eq!(patient.process.ended().await, 0);
-    assert!(patient.process.log().iter().any(|line| line["message"] == "second signal: leaving at once"));
+    assert!(
+        patient.process.log().iter().any(|line| line["message"] == "second signal: leaving at once")
+    );
 }

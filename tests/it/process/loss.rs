@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::mesh::{Mesh, Sidecar, Spec};
 use super::support::slow;
-use super::traffic::{App, Failure, Load};
+use super::traffic::{App, Conversation, Failure, Load};
 
 const PER_SECOND: u32 = 200;
 
@@ -31,7 +31,20 @@ async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
     load.last(phase).await;
     assert_eq!(load.seen().failures.len(), 0, "{:?}", load.seen());
 
+    let mut open = Vec::new();
+    while !["db-1", "db-2"].iter().all(|name| open.iter().any(|(on, _)| on == name)) {
+        let mut talk = Conversation::open(door.door()).await.unwrap();
+        let on = talk.say("").await.unwrap();
+        open.push((on.trim().to_owned(), talk));
+    }
     falls.kill().await;
+    let mut lives = Vec::new();
+    for (on, talk) in open {
+        match on.as_str() {
+            "db-2" => assert!(talk.cut().await.is_err(), "a crash is no clean end"),
+            _ => lives.push(talk),
+        }
+    }
     load.last(phase).await;
     let lost = load.seen().failures;
     println!("sidecar killed: {} of {} failed", lost.len(), load.seen().total());
@@ -45,6 +58,10 @@ async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
     let _back = mesh.sidecar(&specs[1]).await;
     load.answers_by("db-2", 50).await;
     load.last(phase).await;
+    for mut talk in lives {
+        assert_eq!(talk.say("still there").await.unwrap(), "db-1 still there");
+        talk.finish().await.unwrap();
+    }
     let seen = load.finish().await;
     println!("at the end: {} failed, answers {:?}", seen.failures.len(), seen.answers);
     assert_eq!(seen.failures.len(), lost.len(), "after the return: {seen:?}");
@@ -56,7 +73,8 @@ fn assert_all_were_on(web: &Sidecar, failures: &[Failure], instance: &str) {
     let log = web.process.connections();
     for failure in failures {
         let client = failure.client.map(|address| address.to_string());
-        let line: Option<&Value> = log.iter().rev().find(|line| line["client_addr"].as_str() == client.as_deref());
+        let line: Option<&Value> =
+            log.iter().rev().find(|line| line["client_addr"].as_str() == client.as_deref());
         let line = line.unwrap_or_else(|| panic!("no record of {failure:?}"));
         assert!(line["endpoint"].as_str().unwrap().ends_with(instance), "{failure:?} {line}");
         assert!(matches!(line["reason"].as_str(), Some("peer_reset")), "{failure:?} {line}");

@@ -201,7 +201,9 @@ impl Spec {
 
     pub(super) fn hcl(&self) -> String {
         let upstream = |(name, port): &(&str, u16)| {
-            format!("        upstreams {{\n          destination_name = \"{name}\"\n          local_bind_port = {port}\n        }}\n")
+            format!(
+                "        upstreams {{\n          destination_name = \"{name}\"\n          local_bind_port = {port}\n        }}\n"
+            )
         };
         let upstreams: String = self.upstreams.iter().map(upstream).collect();
         format!(

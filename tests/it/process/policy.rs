@@ -18,14 +18,14 @@ async fn a_denial_cuts_what_is_open_and_refuses_what_is_new() {
     let mut open = Conversation::open(spec.door()).await.unwrap();
     assert_eq!(open.say("before").await.unwrap(), "db-1 before");
 
-    mesh.done(&["intention", "deny", "web", "db"]).await;
     let denied = Instant::now();
+    mesh.done(&["intention", "deny", "web", "db"]).await;
     assert!(open.cut().await.is_err(), "a cut is no clean end");
     let took = denied.elapsed();
     assert!(took < ONE_SECOND, "the open connection was cut after {took:?}");
     let reached = app.accepted();
     assert!(ask(spec.door(), "after").await.is_err());
-    println!("open connection cut {took:?} after the command");
+    println!("open connection cut {took:?} after the command was started");
     assert_eq!(app.accepted(), reached, "the application was reached");
 
     web.process.logged("both verdicts", |line| line["detail"] == VERDICT).await;

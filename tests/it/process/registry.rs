@@ -63,7 +63,8 @@ async fn a_lease_is_kept_and_runs_out() {
     let mut watch = client.watch(request).await.unwrap().into_inner();
     assert!(within("the first state", watch.message()).await.unwrap().unwrap().instances.is_empty());
 
-    let lease = client.grant_lease(pb::GrantLeaseRequest { ttl_s: TTL_S }).await.unwrap().into_inner().id;
+    let lease =
+        client.grant_lease(pb::GrantLeaseRequest { ttl_s: TTL_S }).await.unwrap().into_inner().id;
     let instance = pb::Instance { name: "cache".to_owned(), port: 6379, ..Default::default() };
     let request = pb::RegisterRequest { instance: Some(instance), checks: Vec::new(), lease };
     client.register(request).await.unwrap();

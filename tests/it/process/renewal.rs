@@ -33,6 +33,10 @@ async fn new_connections_do_not_notice_renewals() {
         assert!(expiry > now.as_secs_f64(), "the certificate in use has expired");
         renewals.push(installed);
     }
-    println!("{ttl} for {lives:?}: {} ok, {} failed, certificates {renewals:?}", seen.total(), seen.failures.len());
+    println!(
+        "{ttl} for {lives:?}: {} ok, {} failed, certificates {renewals:?}",
+        seen.total(),
+        seen.failures.len()
+    );
     assert!(seen.failures.is_empty(), "{:?}", seen.failures);
 }

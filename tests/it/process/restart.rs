@@ -9,7 +9,8 @@ async fn a_server_remembers() {
     let (mut mesh, app) = (Mesh::start().await, App::start("db-1").await);
     mesh.done(&["intention", "allow", "web", "db"]).await;
     mesh.done(&["intention", "deny", "*", "billing"]).await;
-    let body = r#"{"Name":"legacy","Port":9000,"Tags":["old"],"Check":{"TTL":"60s","Status":"passing"}}"#;
+    let body =
+        r#"{"Name":"legacy","Port":9000,"Tags":["old"],"Check":{"TTL":"60s","Status":"passing"}}"#;
     let registered = send(mesh.http, "PUT", "/v1/agent/service/register", body).await.unwrap();
     assert_eq!(registered.status, 200, "{registered:?}");
     let unused = mesh.token("web").await;
@@ -17,12 +18,14 @@ async fn a_server_remembers() {
     let spec = Spec::new("web", "web-1", 1).upstream("db");
     let mut web = mesh.sidecar(&spec).await;
     ask(spec.door(), "before").await.unwrap();
-    let before = (mesh.get("/v1/connect/ca/roots?pem=1").await.body, mesh.done(&["intention", "list"]).await);
+    let before =
+        (mesh.get("/v1/connect/ca/roots?pem=1").await.body, mesh.done(&["intention", "list"]).await);
 
     mesh.kill_server().await;
     ask(spec.door(), "without a server").await.unwrap();
     mesh.start_server().await;
-    let after = (mesh.get("/v1/connect/ca/roots?pem=1").await.body, mesh.done(&["intention", "list"]).await);
+    let after =
+        (mesh.get("/v1/connect/ca/roots?pem=1").await.body, mesh.done(&["intention", "list"]).await);
     assert_eq!(before, after);
     assert_eq!(mesh.passing("legacy").await, ["legacy"]);
     until("both sidecars", async || {

@@ -43,7 +43,8 @@ async fn the_application_starts_second_and_ends_first() {
         ask hello
         while :; do sleep 0.05; done"#;
     let command = ["bash", "-c", script, &door.to_string()];
-    let mut run = run(&mesh, &token, app.port(), &["--upstream", &upstream, "--log-level", "info"], &command);
+    let mut run =
+        run(&mesh, &token, app.port(), &["--upstream", &upstream, "--log-level", "info"], &command);
     run.said("sidecar listens").await;
     // It is there and waits, longer than an application that were started would need.
     run.logged("trouble", |line| line["level"] == "WARN").await;

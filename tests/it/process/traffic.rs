@@ -180,7 +180,8 @@ impl Load {
     /// Waits for so many further answers of one application.
     pub(super) async fn answers_by(&self, name: &str, further: usize) {
         let wanted = self.seen().by(name) + further;
-        super::support::until("answers of an application", async || self.seen().by(name) >= wanted).await;
+        super::support::until("answers of an application", async || self.seen().by(name) >= wanted)
+            .await;
     }
 
     /// Goes on for this long.
