@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use super::AppError;
 use super::process::{Kind, START_LIMIT, Signals, announce, runtime, unless_signalled_again};
 use super::sidecar::{self, Sidecar};
+use crate::net::socket;
 
 /// How long the application may take to end after SIGTERM before it is killed.
 const APPLICATION_GRACE: Duration = Duration::from_secs(30);
@@ -34,6 +35,9 @@ pub fn run(settings: sidecar::Settings, command: &[OsString]) -> Result<u8, AppE
             () = signals.received() => return Ok(0),
         }
         let mut application = start(command)?;
+        // After the start: the application keeps the limit it would have without us.
+        let files = socket::raise_file_limit();
+        tracing::debug!(files, "limit of open files");
         let ended = tokio::select! {
             status = application.wait() => Some(status),
             () = signals.received() => None,

@@ -1,6 +1,9 @@
 //! From paths to texts: which files a path stands for, and reading them within limits.
 
-#![allow(clippy::result_large_err, reason = "files are read once; the error is the report for its author")]
+#![allow(
+    clippy::result_large_err,
+    reason = "files are read once; the error is the report for its author"
+)]
 
 use std::fs::{self, File};
 use std::io::{self, Read};

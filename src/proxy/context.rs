@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Settings;
 use super::endpoint::Endpoints;
+use super::settings::Plan;
 use crate::agent;
 use crate::model::Snapshot;
 use crate::net::limits;
@@ -17,7 +17,7 @@ use crate::tunnel::pool::Pool;
 
 /// See the module.
 pub(super) struct Context {
-    pub(super) settings: Arc<Settings>,
+    pub(super) plan: Arc<Plan>,
     pub(super) agent: agent::Handle,
     pub(super) metrics: ProxyMetrics,
     pub(super) pool: Rc<Pool>,
@@ -27,9 +27,9 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(settings: Arc<Settings>, agent: agent::Handle, metrics: ProxyMetrics) -> Self {
+    pub(super) fn new(plan: Arc<Plan>, agent: agent::Handle, metrics: ProxyMetrics) -> Self {
         Self {
-            settings,
+            plan,
             agent,
             metrics,
             pool: Rc::new(Pool::default()),
@@ -79,7 +79,7 @@ impl Context {
     }
 
     pub(super) fn local_dial_limit(&self) -> Duration {
-        self.settings.app.connect_timeout
+        self.plan.app.connect_timeout
     }
 }
 

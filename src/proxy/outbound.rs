@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
 use super::dial::Dialler;
-use super::settings::Upstream;
+use super::settings::Route;
 use crate::model::Reason;
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
@@ -30,7 +30,7 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
         };
         let (ctx, drain) = (Rc::clone(&ctx), drain.clone());
         tokio::task::spawn_local(async move {
-            if let Some(upstream) = ctx.settings.upstreams.get(index) {
+            if let Some(upstream) = ctx.plan.routes.get(index) {
                 connection(&ctx, upstream, app, client, drain).await;
             }
             drop(admission);
@@ -40,29 +40,27 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
 
 async fn connection(
     ctx: &Rc<Context>,
-    upstream: &Upstream,
+    upstream: &Route,
     app: TcpStream,
     client: SocketAddr,
     mut drain: Watcher,
 ) {
-    let (source, destination) = (&ctx.settings.service, &upstream.destination);
+    let (source, destination) = (&ctx.plan.service, &upstream.destination);
     let mut record = Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
     record.report_to(&ctx.agent.edges, source, destination);
+    socket::reset_on_close(&app); // until it has ended cleanly
     let app = Rc::new(app);
     let end = tokio::select! {
         biased;
         end = carry(ctx, upstream, &app, &mut record) => end,
         () = drain.reached(Phase::Closing) => End::new(Reason::Drained, "the sidecar stopped"),
     };
-    if end.reason != Reason::Ok {
-        socket::reset_on_close(&app);
-    }
     record.close(end);
 }
 
 async fn carry(
     ctx: &Rc<Context>,
-    upstream: &Upstream,
+    upstream: &Route,
     app: &Rc<TcpStream>,
     record: &mut Connection,
 ) -> End {

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use super::context::Context;
-use super::{Listeners, Settings, inbound, outbound};
+use super::settings::{Listeners, Plan};
+use super::{inbound, outbound};
 use crate::agent;
 use crate::net::drain::Watcher;
 use crate::telemetry::ProxyMetrics;
@@ -20,7 +21,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// What a worker thread is started with.
 pub(super) struct Parts {
-    pub(super) settings: Arc<Settings>,
+    pub(super) plan: Arc<Plan>,
     pub(super) listeners: Listeners,
     pub(super) agent: agent::Handle,
     pub(super) metrics: ProxyMetrics,
@@ -36,11 +37,14 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
 }
 
 async fn serve(parts: Parts) -> io::Result<()> {
-    let Parts { settings, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
-    let ctx = Rc::new(Context::new(settings, agent, metrics));
-    if let Some(listener) = listeners.inbound {
-        let listener = TcpListener::from_std(listener)?;
-        tokio::task::spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));
+    let Parts { plan, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
+    let ctx = Rc::new(Context::new(plan, agent, metrics));
+    match listeners.inbound {
+        Some(listener) => {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));
+        }
+        None => drop(inbound), // the drain shall not wait for it
     }
     for (index, listener) in listeners.upstreams.into_iter().enumerate() {
         let listener = TcpListener::from_std(listener)?;

@@ -58,7 +58,8 @@ pub(in crate::app) fn demo(server: &Server, demo: &Demo, took: Duration) -> Card
     for upstream in moved(demo) {
         let _never_fails = writeln!(text, "  note      {upstream}");
     }
-    let at = if bound.http.port() == 8500 { String::new() } else { format!(" --http-addr {}", bound.http) };
+    let at =
+        if bound.http.port() == 8500 { String::new() } else { format!(" --http-addr {}", bound.http) };
     let _never_fails = write!(
         text,
         "  Try, in another terminal:\n\
@@ -75,7 +76,10 @@ pub(in crate::app) fn demo(server: &Server, demo: &Demo, took: Duration) -> Card
 
 fn head(what: &str, took: Duration) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    format!("  weft {version}  {what} ready in {:.2} s      Ctrl-C stops everything\n", took.as_secs_f64())
+    format!(
+        "  weft {version}  {what} ready in {:.2} s      Ctrl-C stops everything\n",
+        took.as_secs_f64()
+    )
 }
 
 fn server_json(server: &Server, took: Duration) -> Value {
