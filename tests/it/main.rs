@@ -14,6 +14,8 @@ mod cli;
 mod config_corpus;
 mod connect_mode;
 mod control;
+mod fidelity;
+mod hostile;
 mod http;
 mod plane;
 mod process;
