@@ -48,6 +48,7 @@ impl Greeting {
         let mut registrations = convert::registrations(hello.instances, hello.checks, None)?;
         may_register(&context.catalog, &service, &registrations)?;
         fill_addresses(&mut registrations, peer.address.ip());
+        leave_checks_to_sidecar(&mut registrations);
         let subject = application(&registrations).ok_or_else(|| {
             Status::invalid_argument("instances: there is none; send the instance to register")
         })?;
@@ -97,6 +98,14 @@ impl Greeting {
                 Err(of_catalog(&error))
             }
         }
+    }
+}
+
+/// A sidecar runs its checks itself, TTL clocks too, and tells changes only: a clock of the server's
+/// would run out although the sidecar's is fed.
+fn leave_checks_to_sidecar(registrations: &mut [Registration]) {
+    for check in registrations.iter_mut().flat_map(|one| &mut one.checks) {
+        check.definition = None;
     }
 }
 

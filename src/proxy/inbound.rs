@@ -73,7 +73,10 @@ impl Inbound {
         };
         let established =
             match handshake::accept(peer, address, identity.server_config(), &self.turn).await {
-                Ok(established) => established,
+                Ok(established) => {
+                    self.ctx.metrics.tls_handshake(INBOUND, Reason::Ok);
+                    established
+                }
                 // Checks of the port do so all the time, our own among them.
                 Err(HandshakeError::Silent { .. }) => return None,
                 Err(error) => {
@@ -89,7 +92,8 @@ impl Inbound {
             let (inbound, source) = (Rc::clone(&inbound), source.clone());
             tokio::task::spawn_local(async move { inbound.stream(stream, source, address).await });
         });
-        Some(Driver::new(established, expires, Some(on_open)))
+        let (lane, driver) = Driver::new(established, expires, Some(on_open));
+        Some((lane, driver.holding(self.ctx.metrics.lane(INBOUND))))
     }
 
     async fn run(&self, lane: Lane, driver: Driver) {

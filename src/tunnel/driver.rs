@@ -33,6 +33,8 @@ pub struct Driver {
     tls: Connection,
     decoder: Decoder,
     on_open: Option<OnOpen>,
+    /// Dropped when the lane has ended.
+    _held: Option<Box<dyn std::any::Any>>,
     expires: Instant,
     idle_since: Instant,
     /// What came together with the end of the handshake was looked at.
@@ -70,6 +72,7 @@ impl Driver {
             tls,
             decoder: Decoder::default(),
             on_open,
+            _held: None,
             expires: now + left,
             idle_since: now,
             begun: false,
@@ -79,6 +82,13 @@ impl Driver {
             finished: false,
         };
         (lane, driver)
+    }
+
+    /// Keeps a value for as long as the lane lives.
+    #[must_use]
+    pub fn holding(mut self, value: impl std::any::Any) -> Self {
+        self._held = Some(Box::new(value));
+        self
     }
 
     /// Runs until the lane is closed or broken; every stream still on it is told, even when this is
