@@ -63,7 +63,7 @@ impl Credentials {
         let mut backoff = Backoff::new(RECONNECT_LEAST, FIRST_MOST);
         loop {
             let server = self.shared.servers.current();
-            match self.enrol(&server, &key).await {
+            match self.counted(self.enrol(&server, &key)).await {
                 Ok(schedule) => return Ok(schedule),
                 Err(fault) if fault.ends_enrolment() => return Err(fault),
                 Err(fault) => {
@@ -94,7 +94,7 @@ impl Credentials {
         let mut failures = 0_u32;
         loop {
             let server = self.shared.servers.current();
-            match self.renew_or_enrol(&server, &held).await {
+            match self.counted(self.renew_or_enrol(&server, &held)).await {
                 Ok(schedule) => return schedule,
                 Err(fault) if held.has_expired(Instant::now()) => self.shared.cry_out(&fault),
                 Err(fault) => self.shared.complain(&fault),
@@ -103,6 +103,16 @@ impl Credentials {
             failures = failures.saturating_add(1);
             sleep(held.pause(failures, Instant::now(), Rng::new().fraction())).await;
         }
+    }
+
+    /// Counts how an attempt ends.
+    async fn counted<T>(&self, attempt: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let result = attempt.await;
+        self.shared.status.send_modify(|status| match &result {
+            Ok(_) => status.certificates += 1,
+            Err(_) => status.certificate_failures += 1,
+        });
+        result
     }
 
     /// A certificate that has expired proves nothing any more: only a token helps then. The wall clock

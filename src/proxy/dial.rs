@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::balance;
-use super::connection::Connection;
+use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
 use super::endpoint::{InFlight, Stats};
 use super::settings::Upstream;
@@ -177,10 +177,18 @@ impl<'a> Dialler<'a> {
             .map_err(|error| End::new(Reason::IdentityMismatch, error.to_string()))?;
         let key = Key { service: name.clone(), address, generation: identity.generation() };
         let (limit, not_after) = (self.upstream.connect_timeout, identity.not_after());
+        let metrics = self.ctx.metrics.clone();
         let dial = async move {
-            let established = handshake::connect(address, config, limit).await?;
+            let established = handshake::connect(address, config, limit).await;
+            let result = established.as_ref().err().map_or(Reason::Ok, HandshakeError::reason);
+            // Without a connection there was no handshake.
+            if result != Reason::ConnectRefused {
+                metrics.tls_handshake(OUTBOUND, result);
+            }
+            let established = established?;
             let expires = not_after.min(established.expires);
-            Ok::<_, HandshakeError>(Driver::new(established, expires, None))
+            let (lane, driver) = Driver::new(established, expires, None);
+            Ok::<_, HandshakeError>((lane, driver.holding(metrics.lane(OUTBOUND))))
         };
         let lane = self
             .ctx

@@ -74,7 +74,10 @@ impl Inbound {
             return None;
         };
         let established = match handshake::accept(peer, address, identity.server_config()).await {
-            Ok(established) => established,
+            Ok(established) => {
+                self.ctx.metrics.tls_handshake(INBOUND, Reason::Ok);
+                established
+            }
             Err(error) => {
                 self.ctx.metrics.tls_handshake(INBOUND, error.reason());
                 tracing::info!(peer = %address, reason = %error.reason(), %error, "refused a peer");
@@ -88,7 +91,8 @@ impl Inbound {
             let (inbound, source) = (Rc::clone(&inbound), source.clone());
             tokio::task::spawn_local(async move { inbound.stream(stream, source, address).await });
         });
-        Some(Driver::new(established, expires, Some(on_open)))
+        let (lane, driver) = Driver::new(established, expires, Some(on_open));
+        Some((lane, driver.holding(self.ctx.metrics.lane(INBOUND))))
     }
 
     async fn run(&self, lane: Lane, driver: Driver) {

@@ -27,6 +27,8 @@ pub struct Driver {
     /// The other half of `outgoing`'s double buffer.
     sealing: Vec<u8>,
     on_open: Option<OnOpen>,
+    /// Dropped when the lane has ended.
+    _held: Option<Box<dyn std::any::Any>>,
     expires: Instant,
     idle_since: Instant,
     /// The peer has sent at least one frame.
@@ -62,6 +64,7 @@ impl Driver {
             decoder: Decoder::default(),
             sealing: Vec::new(),
             on_open,
+            _held: None,
             expires: now + left,
             idle_since: now,
             heard: false,
@@ -69,6 +72,13 @@ impl Driver {
             finished: false,
         };
         (lane, driver)
+    }
+
+    /// Keeps a value for as long as the lane lives.
+    #[must_use]
+    pub fn holding(mut self, value: impl std::any::Any) -> Self {
+        self._held = Some(Box::new(value));
+        self
     }
 
     /// Runs until the lane is closed or broken; every stream still on it is told.

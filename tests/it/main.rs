@@ -15,5 +15,8 @@ mod config_corpus;
 mod connect_mode;
 mod control;
 mod http;
+mod mesh;
+mod metrics;
 mod plane;
+mod ttl;
 mod tunnel;

@@ -1,15 +1,15 @@
 //! Runs the checks of instances that live on the server's own node: those from files, from the HTTP
-//! API and from the registry service. Sidecars run their own.
+//! API and from the registry service. Sidecars run their own: those come without a definition.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::api::TtlClock;
-use crate::catalog::{Catalog, Topic};
+use crate::catalog::{Catalog, Reporter, Taken, Topic};
 use crate::health::Runner;
-use crate::model::{CheckDefinition, CheckReport, CheckStatus, InstanceId};
+use crate::model::{CheckDefinition, CheckReport, InstanceId};
+use crate::telemetry::ServerMetrics;
 
 /// Results that may wait for the catalog.
 const QUEUE: usize = 1024;
@@ -22,26 +22,29 @@ pub(super) struct Checks {
     runner: Arc<Mutex<Option<Runner>>>,
 }
 
-/// Starts a TTL check's period anew when somebody reports on it.
-struct Clock(Arc<Mutex<Option<Runner>>>);
-
-impl TtlClock for Clock {
-    fn touch(&self, id: &str, status: CheckStatus, output: &str) {
-        let runner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runner) = runner.as_ref() {
-            // False for a check without a TTL, which has no clock to start.
-            let _has_ttl = runner.update_ttl(id, status, output);
-        }
-    }
-}
-
 impl Checks {
     pub(super) fn new(catalog: Catalog) -> Self {
         Self { catalog, runner: Arc::default() }
     }
 
-    pub(super) fn ttl_clock(&self) -> Arc<dyn TtlClock> {
-        Arc::new(Clock(Arc::clone(&self.runner)))
+    /// From now on whatever is reported on a TTL check, by whatever door, starts its clock anew; and
+    /// changes are counted.
+    pub(super) fn listen(&self, metrics: &ServerMetrics) {
+        let (runner, metrics) = (Arc::clone(&self.runner), metrics.clone());
+        let own = self.catalog.settings().node.clone();
+        self.catalog.on_report(move |Taken { node, report, changed, reporter }| {
+            if changed {
+                metrics.check_changed(report.status.as_str());
+            }
+            // What the runner says itself is no sign of life of whoever feeds the check.
+            if reporter == Reporter::Outside && *node == own {
+                let runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(runner) = runner.as_ref() {
+                    // False for a check without a TTL, which has no clock to start.
+                    let _has_ttl = runner.update_ttl(&report.id, report.status, &report.output);
+                }
+            }
+        });
     }
 
     /// Follows the catalog and keeps exactly its checks running. Never returns.
@@ -84,7 +87,7 @@ impl Checks {
         while let Some(report) = results.recv().await {
             let id = report.id.clone();
             // A check that was deregistered meanwhile has nobody left to tell.
-            if let Err(error) = self.catalog.report_checks(node, vec![report]).await {
+            if let Err(error) = self.catalog.record_checks(node, vec![report]).await {
                 tracing::debug!(check = %id, %error, "result of a check was not taken");
             }
         }

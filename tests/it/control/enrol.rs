@@ -1,5 +1,6 @@
 //! Certificates: first ones, refused ones, renewed ones.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,10 @@ use super::{Options, Plane, eventually, name, synced, within};
 
 /// A gRPC channel with settings of the test's choice.
 pub(super) async fn channel(plane: &Plane, config: Arc<ClientConfig>) -> Channel {
-    let address = plane.address;
+    dial(plane.address, config).await
+}
+
+pub(crate) async fn dial(address: SocketAddr, config: Arc<ClientConfig>) -> Channel {
     let connector = tower::service_fn(move |_| {
         let connector = TlsConnector::from(Arc::clone(&config));
         async move {
