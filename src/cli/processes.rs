@@ -154,7 +154,7 @@ fn choose(file: &Path, name: Option<&ServiceName>) -> Result<Definition, AppErro
 }
 
 fn named(name: &ServiceName, port: u16) -> Result<Definition, AppError> {
-    Ok(Definition::new(name.clone(), port).map_err(|fault: NameError| AppError::Name(fault))?)
+    Definition::new(name.clone(), port).map_err(|fault: NameError| AppError::Name(fault))
 }
 
 /// What the flags of `weft run` add to a definition.
