@@ -19,10 +19,14 @@ pub(super) struct Candidate {
     pub(super) ejected: bool,
 }
 
+/// Shorter dial times are as good as this one: their differences on one network are noise, and would
+/// send everything to one endpoint.
+const NOISE_S: f64 = 0.001;
+
 impl Candidate {
     fn cost(&self) -> f64 {
         let penalty = f64::from(1u32 << self.consecutive_failures.min(10));
-        f64::from(self.in_flight + 1) * self.dial_s.max(1e-6) * penalty
+        f64::from(self.in_flight + 1) * self.dial_s.max(NOISE_S) * penalty
     }
 }
 
@@ -110,6 +114,13 @@ mod tests {
         let heavy = Candidate { weight: 8, ..PLAIN };
         let seen = counts(&[heavy, PLAIN, PLAIN, Candidate { weight: 0, ..PLAIN }], 4000);
         assert!(seen[0] > 2500 && seen[1] > 100 && seen[3] == 0, "{seen:?}");
+    }
+
+    #[test]
+    fn noise_does_not_decide() {
+        let quick = Candidate { dial_s: 0.000_2, ..PLAIN };
+        let seen = counts(&[quick, Candidate { dial_s: 0.000_3, ..PLAIN }], 1000);
+        assert!(seen.iter().all(|n| (400..600).contains(n)), "{seen:?}");
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl<'a> Dialler<'a> {
         };
         match verdict {
             Verdict::Opened => {
-                choice.stats.succeeded(started.elapsed());
+                choice.stats.succeeded(Instant::now(), started.elapsed());
                 Attempt::Opened(Opened { stream, _in_flight: in_flight })
             }
             // Every endpoint of the service applies the same intentions.

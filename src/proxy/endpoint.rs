@@ -15,6 +15,11 @@ const FIRST_EJECTION: Duration = Duration::from_secs(1);
 const LONGEST_EJECTION: Duration = Duration::from_secs(30);
 /// Weight of a new dial time in the smoothed one.
 const SMOOTHING: f64 = 0.2;
+/// An endpoint that is not chosen is not measured either: what is known of it fades, or one slow moment
+/// or one failure would keep it idle for as long as the others do well.
+const DIAL_HALF_LIFE: Duration = Duration::from_secs(5);
+/// Time without a further failure that makes up for one.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
 /// Assumed of an endpoint that was never dialled.
 const UNKNOWN_DIAL_S: f64 = 0.001;
 
@@ -23,6 +28,8 @@ const UNKNOWN_DIAL_S: f64 = 0.001;
 pub(super) struct Stats {
     in_flight: Cell<u32>,
     dial_s: Cell<f64>,
+    measured: Cell<Option<Instant>>,
+    failed: Cell<Option<Instant>>,
     consecutive_failures: Cell<u32>,
     ejected_until: Cell<Option<Instant>>,
 }
@@ -32,6 +39,8 @@ impl Default for Stats {
         Self {
             in_flight: Cell::new(0),
             dial_s: Cell::new(UNKNOWN_DIAL_S),
+            measured: Cell::new(None),
+            failed: Cell::new(None),
             consecutive_failures: Cell::new(0),
             ejected_until: Cell::new(None),
         }
@@ -43,15 +52,29 @@ impl Stats {
         Candidate {
             weight,
             in_flight: self.in_flight.get(),
-            dial_s: self.dial_s.get(),
-            consecutive_failures: self.consecutive_failures.get(),
+            dial_s: self.faded_dial_s(now),
+            consecutive_failures: self.unforgiven(now),
             ejected: self.ejected_until.get().is_some_and(|until| now < until),
         }
     }
 
-    pub(super) fn succeeded(&self, took: Duration) {
-        let smoothed = self.dial_s.get().mul_add(1.0 - SMOOTHING, took.as_secs_f64() * SMOOTHING);
+    fn faded_dial_s(&self, now: Instant) -> f64 {
+        let age = self.measured.get().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.dial_s.get() * (-age.as_secs_f64() / DIAL_HALF_LIFE.as_secs_f64()).exp2()
+    }
+
+    /// Failures in a row that still count against it; an ejection is no time of good conduct.
+    fn unforgiven(&self, now: Instant) -> u32 {
+        let since = self.failed.get().max(self.ejected_until.get());
+        let good = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let forgiven = u32::try_from(good.as_secs() / FORGIVEN_AFTER.as_secs()).unwrap_or(u32::MAX);
+        self.consecutive_failures.get().saturating_sub(forgiven)
+    }
+
+    pub(super) fn succeeded(&self, now: Instant, took: Duration) {
+        let smoothed = self.faded_dial_s(now).mul_add(1.0 - SMOOTHING, took.as_secs_f64() * SMOOTHING);
         self.dial_s.set(smoothed);
+        self.measured.set(Some(now));
         self.consecutive_failures.set(0);
         self.ejected_until.set(None);
     }
@@ -60,6 +83,7 @@ impl Stats {
     pub(super) fn failed(&self, now: Instant, rng: &mut Rng) -> Option<Duration> {
         let failures = self.consecutive_failures.get().saturating_add(1);
         self.consecutive_failures.set(failures);
+        self.failed.set(Some(now));
         let beyond = failures.checked_sub(EJECT_AFTER)?;
         let longest = FIRST_EJECTION.saturating_mul(1 << beyond.min(10)).min(LONGEST_EJECTION);
         // Between half and all of it, so that workers and sidecars do not return together.
@@ -103,6 +127,7 @@ impl Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::balance;
 
     #[test]
     fn failures_eject_and_a_success_returns() {
@@ -113,12 +138,44 @@ mod tests {
         assert!((FIRST_EJECTION / 2..=FIRST_EJECTION).contains(&ejection));
         assert!(stats.candidate(1, now).ejected);
         assert!(!stats.candidate(1, now + FIRST_EJECTION).ejected, "it comes back by itself");
-        stats.succeeded(Duration::from_millis(2));
+        stats.succeeded(now, Duration::from_millis(2));
         assert!(!stats.candidate(1, now).ejected);
         for _ in 0..50 {
             stats.failed(now, &mut rng);
         }
         assert!(!stats.candidate(1, now + LONGEST_EJECTION).ejected, "the ejection is bounded");
+    }
+
+    /// 10 connections a second, one after another, for `time`; how many each endpoint took.
+    fn light_traffic(stats: &[Stats; 2], start: Instant, time: Duration) -> [u32; 2] {
+        let (mut rng, mut taken) = (Rng::from_seed(5), [0, 0]);
+        let mut now = start;
+        while now < start + time {
+            now += Duration::from_millis(100);
+            let candidates = [stats[0].candidate(1, now), stats[1].candidate(1, now)];
+            let chosen = balance::choose(&candidates, &mut rng).unwrap();
+            stats[chosen].succeeded(now, Duration::from_micros(400 + 50 * chosen as u64));
+            taken[chosen] += 1;
+        }
+        taken
+    }
+
+    #[test]
+    fn one_failure_is_no_sentence_for_life() {
+        let (stats, start) = ([Stats::default(), Stats::default()], Instant::now());
+        stats[1].failed(start, &mut Rng::from_seed(1));
+        let taken = light_traffic(&stats, start, Duration::from_secs(10));
+        assert!(taken[1] > 20, "{taken:?}");
+    }
+
+    #[test]
+    fn a_slow_moment_is_forgotten() {
+        let (stats, start) = ([Stats::default(), Stats::default()], Instant::now());
+        stats[1].succeeded(start, Duration::from_millis(200));
+        let taken = light_traffic(&stats, start, Duration::from_secs(5));
+        assert!(taken[1] < 5, "{taken:?}");
+        let taken = light_traffic(&stats, start, Duration::from_secs(60));
+        assert!(taken[1] > 100, "{taken:?}");
     }
 
     #[test]

@@ -58,14 +58,19 @@ async fn serve(parts: Parts) -> io::Result<()> {
     Ok(())
 }
 
-/// Retires lanes of older identities at once, and those to endpoints that left.
+/// Retires lanes of older identities, and forgets endpoints that left, at once: one that comes back
+/// under the same id is another one.
 async fn keep_house(ctx: Rc<Context>) {
-    let mut identity = ctx.agent.identity.clone();
+    let (mut identity, mut changes) = (ctx.agent.identity.clone(), ctx.agent.changes.clone());
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
-        tokio::select! {
-            changed = identity.changed() => if changed.is_err() { return },
-            _ = tick.tick() => {}
+        let changed = tokio::select! {
+            changed = identity.changed() => changed,
+            changed = changes.changed() => changed,
+            _ = tick.tick() => Ok(()),
+        };
+        if changed.is_err() {
+            return;
         }
         let Some(generation) = identity.borrow_and_update().as_ref().map(|held| held.generation())
         else {

@@ -73,7 +73,8 @@ async fn configuration() {
     let empty = file("empty.token", "\n");
     let flags = ["--token-file", &empty.to_string_lossy()];
     refused("an empty token file", &proxy(&good, &flags).await, 2, &["empty.token", "no token"]);
-    refused("a level that is none", &proxy(&good, &["--log-level", "loud"]).await, 2, &["loud"]);
+    let args = ["proxy", "--log-level", "loud"];
+    refused("a level that is none", &weft(&args).await, 2, &["loud"]);
     refused("no file", &weft(&["proxy"]).await, 2, &["--config"]);
     refused("nowhere to keep state", &weft(&["server"]).await, 2, &["--data-dir", "--memory"]);
     let args = ["dev", "--grpc-addr", "0.0.0.0:1"];

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use super::mesh::{Mesh, Spec, get, is_ready};
-use super::support::until;
+use super::support::{DEADLINE, until};
 use super::traffic::{App, Conversation, Load};
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn a_destination_leaves_under_load() {
     let spec = Spec::new("web", "web-1", 1).upstream("db");
     let _web = mesh.sidecar(&spec).await;
     let load = Load::start(spec.door(), 100);
-    load.answers_by("db-2", 20).await;
+    load.answers_by("db-2", 20, DEADLINE).await;
 
     // Open until one stands on each instance.
     let mut open = Vec::new();

@@ -5,16 +5,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::mesh::{Mesh, Sidecar, Spec};
-use super::support::slow;
+use super::support::{DEADLINE, slow};
 use super::traffic::{App, Conversation, Failure, Load};
 
 const PER_SECOND: u32 = 200;
+/// Longer than the longest ejection of an endpoint that kept failing.
+const RETURN: Duration = Duration::from_secs(40);
 
 #[tokio::test]
 async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
     let phase = match slow("60 s of load instead of 5 s") {
         true => Duration::from_secs(15),
-        false => Duration::from_millis(1200),
+        false => Duration::from_secs(1),
     };
     let mut mesh = Mesh::start().await;
     mesh.done(&["intention", "allow", "web", "db"]).await;
@@ -26,8 +28,8 @@ async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
     let web = mesh.sidecar(&door).await;
 
     let load = Load::start(door.door(), PER_SECOND);
-    load.answers_by("db-1", 20).await;
-    load.answers_by("db-2", 20).await;
+    load.answers_by("db-1", 20, DEADLINE).await;
+    load.answers_by("db-2", 20, DEADLINE).await;
     load.last(phase).await;
     assert_eq!(load.seen().failures.len(), 0, "{:?}", load.seen());
 
@@ -56,7 +58,7 @@ async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
 
     mesh.start_server().await;
     let _back = mesh.sidecar(&specs[1]).await;
-    load.answers_by("db-2", 50).await;
+    load.answers_by("db-2", 50, RETURN).await;
     load.last(phase).await;
     for mut talk in lives {
         assert_eq!(talk.say("still there").await.unwrap(), "db-1 still there");

@@ -177,11 +177,13 @@ impl Load {
         super::support::until("answers under load", async || self.seen().total() >= wanted).await;
     }
 
-    /// Waits for so many further answers of one application.
-    pub(super) async fn answers_by(&self, name: &str, further: usize) {
-        let wanted = self.seen().by(name) + further;
-        super::support::until("answers of an application", async || self.seen().by(name) >= wanted)
-            .await;
+    /// Waits for so many further answers of one application, at most `limit`.
+    pub(super) async fn answers_by(&self, name: &str, further: usize, limit: Duration) {
+        let (wanted, started) = (self.seen().by(name) + further, Instant::now());
+        while self.seen().by(name) < wanted {
+            assert!(started.elapsed() < limit, "{name} does not answer: {:?}", self.seen());
+            self.answers(1).await;
+        }
     }
 
     /// Goes on for this long.
