@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::handshake::{self, Turn};
-use super::{Driver, Lane, Stream, Verdict};
+use super::{Driver, Lane, Stream, Verdict, flow};
 use crate::model::{Reason, ServiceName};
+use crate::net::socket;
 use crate::tls::testing::Forge;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -156,6 +157,33 @@ async fn what_a_foreign_server_says_first_waits_for_the_stream() {
         let mut banner = [0; 9];
         soon("banner", client.read_exact(&mut banner)).await.unwrap();
         assert_eq!(&banner, b"220 ready");
+    };
+    LocalSet::new().run_until(flow).await;
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_read_costs_one_small_window() {
+    let flow = async {
+        let mut ends = ends(true).await;
+        spawn_local(ends.dialling.run());
+        spawn_local(ends.accepting.run());
+        let mut stream = ends.lane.open(&service(), 0).unwrap();
+        let mut accepted = soon("stream", ends.opened.recv()).await.unwrap();
+        accepted.accept();
+        let ((mut client, app), (stalled, far)) = (application().await, application().await);
+        socket::face_application(&far);
+        let far_lane = accepted.lane().clone();
+        spawn_local(async move { stream.pump(&app).await });
+        spawn_local(async move { accepted.pump(&far).await });
+        let flood = vec![7u8; 1 << 20];
+        let mut sent = 0;
+        while tokio::time::timeout(Duration::from_millis(300), client.write_all(&flood)).await.is_ok() {
+            sent += flood.len();
+        }
+        let held = far_lane.find(1).unwrap().held();
+        println!("the stalled stream holds {held} bytes after more than {sent}");
+        assert!(held <= 2 * flow::INITIAL_WINDOW as usize, "{held} bytes");
+        drop(stalled);
     };
     LocalSet::new().run_until(flow).await;
 }
