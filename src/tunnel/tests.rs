@@ -81,7 +81,7 @@ async fn streams_of_a_driver_that_is_given_up_are_told() {
         assert!(ends.lane.open(&service(), 0).is_none(), "a lane without a driver takes no streams");
         soon("end of the peer's driver", accepting).await.unwrap();
     };
-    LocalSet::new().run_until(flow).await;
+    LocalSet::new().run_until(Box::pin(flow)).await;
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn an_idle_lane_and_its_streams_own_no_buffers() {
         }
         assert!(!near.is_finished());
     };
-    LocalSet::new().run_until(flow).await;
+    LocalSet::new().run_until(Box::pin(flow)).await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_lane_whose_ids_are_used_up_makes_room_for_another() {
         assert!(!ends.lane.is_open(), "the pool opens another lane");
         drop(last);
     };
-    LocalSet::new().run_until(flow).await;
+    LocalSet::new().run_until(Box::pin(flow)).await;
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn what_a_foreign_server_says_first_waits_for_the_stream() {
         soon("banner", client.read_exact(&mut banner)).await.unwrap();
         assert_eq!(&banner, b"220 ready");
     };
-    LocalSet::new().run_until(flow).await;
+    LocalSet::new().run_until(Box::pin(flow)).await;
 }
 
 #[tokio::test]
@@ -185,5 +185,5 @@ async fn an_application_that_does_not_read_costs_one_small_window() {
         assert!(held <= 2 * flow::INITIAL_WINDOW as usize, "{held} bytes");
         drop(stalled);
     };
-    LocalSet::new().run_until(flow).await;
+    LocalSet::new().run_until(Box::pin(flow)).await;
 }

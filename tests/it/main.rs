@@ -6,7 +6,6 @@
     unreachable_pub,
     reason = "in helpers of tests as in tests: a fault ends the test, and nobody else links this"
 )]
-#![allow(unreachable_pub, reason = "a program of tests has no outside")]
 #![allow(clippy::cast_possible_truncation, reason = "patterns of bytes are cut on purpose")]
 
 mod api;
