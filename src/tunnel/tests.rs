@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::handshake::{self, Turn};
+use super::pool::{Key, Pool};
 use super::{Driver, Lane, Stream, Verdict, flow};
 use crate::model::{Reason, ServiceName};
-use crate::net::socket;
+use crate::net::{limits, socket};
 use crate::tls::testing::Forge;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ async fn ends(framed: bool) -> Ends {
     let (dialled, accepted) =
         tokio::join!(handshake::connect(address, Arc::new(config), DEADLINE), accepted);
     let expires = SystemTime::now() + Duration::from_secs(600);
-    let (streams, opened) = mpsc::channel(16);
+    let (streams, opened) = mpsc::channel(1024);
     let on_open = Box::new(move |stream| assert!(streams.try_send(stream).is_ok()));
     let (lane, dialling) = Driver::new(dialled.unwrap_or_else(|e| panic!("{e}")), expires, None);
     let (_, accepting) = Driver::new(accepted.unwrap_or_else(|e| panic!("{e}")), expires, Some(on_open));
@@ -184,6 +185,33 @@ async fn an_application_that_does_not_read_costs_one_small_window() {
         println!("the stalled stream holds {held} bytes after more than {sent}");
         assert!(held <= 2 * flow::INITIAL_WINDOW as usize, "{held} bytes");
         drop(stalled);
+    };
+    LocalSet::new().run_until(Box::pin(flow)).await;
+}
+
+#[tokio::test]
+async fn those_who_waited_for_one_dial_do_not_overfill_its_lane() {
+    let flow = async {
+        let pool = Rc::new(Pool::default());
+        let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let key = Key { service: service(), address, generation: 1 };
+        let one = || async {
+            let dial = || async {
+                let Ends { lane, dialling, accepting, opened } = ends(true).await;
+                spawn_local(async move {
+                    let _kept = opened;
+                    accepting.run().await
+                });
+                Ok((lane, dialling))
+            };
+            let lane = pool.lane(&key, dial).await.unwrap_or_else(|e| panic!("{e}"));
+            lane.open(&service(), 0).unwrap()
+        };
+        let storm = (0..2 * limits::STREAMS_PER_LANE).map(|_| one());
+        let streams = soon("all streams", futures_util::future::join_all(storm)).await;
+        let most = streams.iter().map(|stream| stream.lane().streams()).max();
+        assert_eq!(most, Some(limits::STREAMS_PER_LANE));
+        assert_eq!(pool.len(), 2);
     };
     LocalSet::new().run_until(Box::pin(flow)).await;
 }
