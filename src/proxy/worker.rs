@@ -1,6 +1,7 @@
 //! One worker: a thread with a single-threaded runtime that serves its share of the connections.
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,10 @@ use super::context::Context;
 use super::settings::{Listeners, Plan};
 use super::{inbound, outbound};
 use crate::agent;
+use crate::model::{Endpoint, Snapshot};
 use crate::net::drain::Watcher;
 use crate::telemetry::ProxyMetrics;
+use crate::tunnel::pool::Key;
 
 /// How often a worker forgets what it knew of endpoints that have left.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -65,8 +68,8 @@ async fn serve(parts: Parts) -> io::Result<()> {
     }
 }
 
-/// Retires lanes of older identities, and forgets endpoints that left, at once: one that comes back
-/// under the same id is another one.
+/// Retires lanes of older identities and to endpoints that left, and forgets the latter, at once: one
+/// that comes back under the same id is another one.
 async fn keep_house(ctx: Rc<Context>) {
     let (mut identity, mut changes) = (ctx.agent.identity.clone(), ctx.agent.changes.clone());
     let mut tick = tokio::time::interval(HOUSEKEEPING);
@@ -83,9 +86,20 @@ async fn keep_house(ctx: Rc<Context>) {
         else {
             continue;
         };
-        ctx.pool.retire_unless(|key| key.generation == generation);
         let snapshot = ctx.snapshot();
+        ctx.pool.retire_unless(|key| key.generation == generation && is_known(&snapshot, key));
         ctx.endpoints
             .retain(|id| snapshot.services.values().any(|view| view.endpoints.contains_key(id)));
     }
+}
+
+/// Whether some endpoint of the lane's service is still at its address. A host name may stand for any
+/// address.
+fn is_known(snapshot: &Snapshot, key: &Key) -> bool {
+    let at_its_address = |endpoint: &Endpoint| {
+        let ip = endpoint.host.parse::<IpAddr>();
+        endpoint.port == key.address.port() && ip.map_or(true, |ip| ip == key.address.ip())
+    };
+    let view = snapshot.services.get(&key.service);
+    view.is_some_and(|view| view.endpoints.values().any(|state| at_its_address(&state.endpoint)))
 }

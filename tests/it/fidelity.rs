@@ -208,6 +208,17 @@ async fn come_down_to(what: &str, most: usize, addresses: &[SocketAddr]) {
 }
 
 #[tokio::test]
+async fn lanes_to_an_endpoint_that_left_are_given_up_once_their_streams_have_ended() {
+    let (web, db, app, _ca) = pair().await;
+    let (mut client, mut server) = connected(&web, &app).await;
+    web.forgets("db", "db-1");
+    client.write_all(b"still here").await.unwrap();
+    soon("what was under way", server.read_exact(&mut [0; 10])).await.unwrap();
+    drop((client, server));
+    come_down_to("lanes", 0, &[db.inbound]).await;
+}
+
+#[tokio::test]
 async fn connections_leave_nothing_behind() {
     let (mut web, mut db, app, _ca) = pair().await;
     let at_app = app.local_addr().unwrap();

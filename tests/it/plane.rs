@@ -173,6 +173,15 @@ impl Plane {
         ]);
     }
 
+    /// Tells this sidecar that an instance has left.
+    pub fn forgets(&self, service: &str, instance: &str) {
+        let id = EndpointId {
+            node: NodeName::new("n1").unwrap(),
+            instance: InstanceId::new(instance).unwrap(),
+        };
+        self.apply([Change::EndpointGone { service: name(service), id }]);
+    }
+
     /// Opens an application connection to an upstream.
     pub async fn dial(&self, upstream: &str) -> TcpStream {
         soon("local connection", TcpStream::connect(self.upstreams[upstream])).await.unwrap()
