@@ -3,6 +3,7 @@
 
 work=$(mktemp -d)
 pids=()
+declare -A proxy_pids
 
 cleanup() {
     local status=$?
@@ -87,4 +88,10 @@ start_proxy() {
     "$WEFT" token create --service "$name" >"$work/$name.token"
     start "proxy-$name" "$WEFT" proxy --config "$file" --server "$grpc_addr" \
         --token-file "$work/$name.token" --node example "$@"
+    proxy_pids[$name]=$started
+}
+
+# stop_proxy NAME: lets it drain.
+stop_proxy() {
+    stop "${proxy_pids[$1]}"
 }

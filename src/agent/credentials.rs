@@ -15,7 +15,7 @@ use super::convert;
 use super::fault::{CertificateFault, Fault};
 use super::keeper::Keeper;
 use super::renewal::Schedule;
-use super::shared::{RECONNECT_LEAST, RECONNECT_MOST, Shared};
+use super::shared::{RECONNECT_LEAST, Shared};
 use crate::model::ServiceName;
 use crate::model::token::Token;
 use crate::net::backoff::Backoff;
@@ -26,6 +26,9 @@ use crate::tls::{self, KeyRequest};
 
 /// Time for one call. Signing takes milliseconds, a queue before it at most 2 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest pause before the first certificate: a proxy that has none serves within a second of the
+/// server's return. Later on there is time to spare, and more sidecars to spread.
+const FIRST_MOST: Duration = Duration::from_secs(1);
 /// Longest sleep, so that a wall clock that was set is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
@@ -57,12 +60,12 @@ impl Credentials {
     /// was lost is good for that key only.
     async fn first(&self) -> Result<Schedule, Fault> {
         let key = KeyRequest::generate().map_err(Fault::Key)?;
-        let mut backoff = Backoff::new(RECONNECT_LEAST, RECONNECT_MOST);
+        let mut backoff = Backoff::new(RECONNECT_LEAST, FIRST_MOST);
         // Servers in a row that are of another mesh: when all are, waiting does not help.
         let mut strangers = 0;
         loop {
             let server = self.shared.servers.current();
-            match self.enrol(&server, &key).await {
+            match self.counted(self.enrol(&server, &key)).await {
                 Ok(schedule) => return Ok(schedule),
                 Err(fault) if fault.ends_enrolment() => return Err(fault),
                 Err(fault) => {
@@ -97,7 +100,7 @@ impl Credentials {
         let mut failures = 0_u32;
         loop {
             let server = self.shared.servers.current();
-            match self.renew_or_enrol(&server, &held).await {
+            match self.counted(self.renew_or_enrol(&server, &held)).await {
                 Ok(schedule) => return schedule,
                 Err(fault) if held.has_expired(Instant::now()) => self.shared.cry_out(&fault),
                 Err(fault) => self.shared.complain(&fault),
@@ -106,6 +109,16 @@ impl Credentials {
             failures = failures.saturating_add(1);
             sleep(held.pause(failures, Instant::now(), Rng::new().fraction())).await;
         }
+    }
+
+    /// Counts how an attempt ends.
+    async fn counted<T>(&self, attempt: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let result = attempt.await;
+        self.shared.status.send_modify(|status| match &result {
+            Ok(_) => status.certificates += 1,
+            Err(_) => status.certificate_failures += 1,
+        });
+        result
     }
 
     /// A certificate that has expired proves nothing any more: only a token helps then. The wall clock

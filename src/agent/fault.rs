@@ -122,3 +122,37 @@ fn tls_error<'a>(mut cause: Option<&'a (dyn Error + 'static)>) -> Option<&'a rus
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Rejection;
+
+    fn handshake(rejection: Rejection) -> Fault {
+        Fault::of_handshake("s:1", io::Error::other(rustls::Error::from(rejection)))
+    }
+
+    #[test]
+    fn a_wrong_clock_is_named() {
+        let behind = handshake(Rejection::NotYetValid { seconds_ahead: 600 }).to_string();
+        assert!(behind.contains("clock_skew") && behind.contains("600 s"), "{behind}");
+        let ahead = handshake(Rejection::Expired { seconds_ago: 9 }).to_string();
+        assert!(ahead.contains("cert_expired") && ahead.contains("clock is ahead"), "{ahead}");
+        let pin = handshake(Rejection::Pin).to_string();
+        assert!(pin.contains("pinned key") && !pin.contains("clock"), "{pin}");
+    }
+
+    #[test]
+    fn only_refusals_by_the_server_are_final() {
+        let refused = |code| Fault::of_call("s:1", Status::new(code, "no"));
+        assert!(refused(Code::Unauthenticated).ends_enrolment());
+        assert!(!refused(Code::Unauthenticated).ends_registration());
+        assert!(refused(Code::AlreadyExists).ends_registration());
+        assert!(!refused(Code::AlreadyExists).ends_enrolment());
+        for code in [Code::Unavailable, Code::ResourceExhausted, Code::Internal, Code::Aborted] {
+            assert!(!refused(code).ends_enrolment() && !refused(code).ends_registration());
+        }
+        let broken = Status::from_error(Box::new(io::Error::from(io::ErrorKind::BrokenPipe)));
+        assert!(matches!(Fault::of_call("s:1", broken), Fault::Broken { .. }));
+    }
+}

@@ -96,3 +96,7 @@ impl Keeper {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "tests/keeper.rs"]
+mod tests;

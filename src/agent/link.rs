@@ -132,7 +132,11 @@ impl Link {
     pub(super) fn publish(&self, applied: &Applied) {
         self.snapshot.store(Arc::clone(&applied.snapshot));
         self.changes.send_modify(|changes| *changes += 1);
-        self.shared.status.send_if_modified(|status| !std::mem::replace(&mut status.synced, true));
+        let refused = u64::try_from(applied.refused.len()).unwrap_or(u64::MAX);
+        self.shared.status.send_if_modified(|status| {
+            status.resources_refused = status.resources_refused.saturating_add(refused);
+            !std::mem::replace(&mut status.synced, true) || refused > 0
+        });
     }
 }
 

@@ -87,6 +87,13 @@ pub struct Status {
     pub synced: bool,
     /// States that were refused because they were older than the one in force.
     pub stale_refused: u64,
+    /// Times that the control plane said that the configuration is current.
+    pub heartbeats: u64,
+    /// Resources that were refused one by one; the older ones stay in force.
+    pub resources_refused: u64,
+    /// Certificates got so far, and attempts that failed.
+    pub certificates: u64,
+    pub certificate_failures: u64,
     /// The last failure, in words, until the next success.
     pub last_error: Option<String>,
 }

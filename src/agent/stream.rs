@@ -192,7 +192,10 @@ impl Stream<'_> {
                 let applied = self.sound(|link| link.receiver.end_snapshot(end.position, accept))?;
                 self.applied(applied).await?;
             }
-            Some(Response::Heartbeat(heartbeat)) => self.link.receiver.heartbeat(heartbeat.position),
+            Some(Response::Heartbeat(heartbeat)) => {
+                self.link.receiver.heartbeat(heartbeat.position);
+                self.link.shared.status.send_modify(|status| status.heartbeats += 1);
+            }
             Some(Response::Drained(_)) => self.link.on_drained(),
             // A kind of message from a later version: nothing that this one could do.
             None => {}

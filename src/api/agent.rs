@@ -159,7 +159,8 @@ pub(super) async fn check_fail(
     report(app, id, &params, CheckStatus::Critical).await
 }
 
-/// Feeds a TTL check: the status is durable before the caller hears so, then its clock starts anew.
+/// Feeds a TTL check: the status is durable before the caller hears so, and the catalog tells whoever
+/// runs its clock.
 async fn report(
     State(app): App,
     Path(id): Path<String>,
@@ -174,12 +175,8 @@ async fn report(
     if !has_ttl {
         return Err(ApiError::internal(format!("CheckID {id:?} does not have associated TTL")));
     }
-    let output = crate::model::check::cut_output(params.first("note").unwrap_or_default());
-    let report = CheckReport { id: id.clone(), status, output: output.clone() };
-    app.state.catalog.report_checks(node, vec![report]).await?;
-    if let Some(ttl) = &app.state.ttl {
-        ttl.touch(&id, status, &output);
-    }
+    let output = params.first("note").unwrap_or_default().to_owned();
+    app.state.catalog.report_checks(node, vec![CheckReport { id, status, output }]).await?;
     Ok(reply::empty())
 }
 

@@ -4,14 +4,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::error::ApiError;
+use crate::telemetry::ServerMetrics;
+
+/// What requests are counted under that match no route.
+const NO_ROUTE: &str = "none";
 
 /// The two ends of the connection a request came over.
 #[derive(Debug, Clone, Copy)]
@@ -20,9 +25,10 @@ pub(super) struct Ends {
     pub(super) local: SocketAddr,
 }
 
-/// Runs before every handler; adds the headers every answer has.
+/// Runs before every handler; counts the request and adds the headers every answer has.
 pub(super) async fn guard(State(app): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let local = request.extensions().get::<Ends>().map(|ends| ends.local.ip());
+    let counted = Counted::new(&request);
     let mut response = match check(&app.state.allowed_hosts, local, &request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -30,7 +36,35 @@ pub(super) async fn guard(State(app): State<Arc<Shared>>, request: Request, next
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    counted.answered(&app.state.metrics, response.status());
     response
+}
+
+/// What is counted of a request, kept while it is answered.
+struct Counted {
+    /// `None` when no route matches: a path is anybody's text.
+    route: Option<MatchedPath>,
+    method: Method,
+    /// `None` for a blocking query, whose length says nothing.
+    began: Option<Instant>,
+}
+
+impl Counted {
+    fn new(request: &Request) -> Self {
+        let query = request.uri().query().unwrap_or_default();
+        let blocks = query.split('&').any(|field| field.starts_with("index="));
+        Self {
+            route: request.extensions().get().cloned(),
+            method: request.method().clone(),
+            began: (!blocks).then(Instant::now),
+        }
+    }
+
+    fn answered(self, metrics: &ServerMetrics, status: StatusCode) {
+        let route = self.route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+        let took = self.began.map(|began| began.elapsed());
+        metrics.http_request(route, self.method.as_str(), status.as_u16(), took);
+    }
 }
 
 fn check(names: &[String], local: Option<IpAddr>, request: &Request) -> Result<(), ApiError> {

@@ -34,16 +34,11 @@ pub use server::{BindError, Server};
 
 use crate::ca::Ca;
 use crate::catalog::Catalog;
-use crate::model::{CheckStatus, Definition};
+use crate::model::Definition;
+use crate::telemetry::ServerMetrics;
 
 /// Reads the body of a registration; the error is shown to the caller as it is.
 pub type DefinitionDecoder = Arc<dyn Fn(&[u8]) -> Result<Definition, String> + Send + Sync>;
-
-/// Whoever runs the clocks of TTL checks: told about every report, so that the period starts anew.
-pub trait TtlClock: Send + Sync {
-    /// The check `id` of the server's own node was reported; `output` is the caller's note.
-    fn touch(&self, id: &str, status: CheckStatus, output: &str);
-}
 
 /// What the API serves from.
 #[derive(Clone)]
@@ -51,8 +46,8 @@ pub struct ApiState {
     pub catalog: Catalog,
     pub ca: Ca,
     pub decode: DefinitionDecoder,
-    /// `None` when nobody runs TTL clocks: reports then only change the catalog.
-    pub ttl: Option<Arc<dyn TtlClock>>,
+    /// Where requests are counted.
+    pub metrics: ServerMetrics,
     /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
     pub grpc: Option<SocketAddr>,
     /// Host names besides `localhost`, loopback and the bound addresses that requests may name.
@@ -64,14 +59,14 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// A state with nothing optional: no TTL clocks, no gRPC address, no extra hosts or routes.
+    /// A state with nothing optional: metrics of its own, no gRPC address, no extra hosts or routes.
     #[must_use]
     pub fn new(catalog: Catalog, ca: Ca, decode: DefinitionDecoder) -> Self {
         Self {
             catalog,
             ca,
             decode,
-            ttl: None,
+            metrics: ServerMetrics::new(),
             grpc: None,
             allowed_hosts: Vec::new(),
             pretty: false,

@@ -50,6 +50,9 @@ pub fn run(
                 return Err(fault);
             }
         };
+        // After the start: the application keeps the limit it would have without us.
+        let files = socket::raise_file_limit();
+        tracing::debug!(files, "limit of open files");
         let ended = tokio::select! {
             status = application.wait() => Some(status),
             () = signals.received() => None,

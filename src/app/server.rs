@@ -2,6 +2,7 @@
 
 mod checks;
 mod declared;
+mod metrics;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::checks::Checks;
+use self::metrics::{CountedStore, count_events};
 use super::{AppError, ports};
 use crate::api::{self, ApiState};
 use crate::ca::{self, Ca};
@@ -20,6 +22,7 @@ use crate::config;
 use crate::control::{self, edges::Edges};
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
+use crate::telemetry::reading::Read;
 use crate::telemetry::{Readiness, ServerMetrics, admin};
 
 /// Name of the store's file in the data directory.
@@ -63,6 +66,8 @@ pub struct Server {
     catalog: Catalog,
     ca: Ca,
     edges: Edges,
+    /// What the metrics read at a scrape, for as long as this server lives.
+    _reader: Arc<Read>,
     readiness: Readiness,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
@@ -77,18 +82,24 @@ impl Server {
     pub async fn start(settings: Settings) -> Result<Self, AppError> {
         let (metrics, readiness) = (ServerMetrics::new(), Readiness::new());
         let starting = readiness.pending("start");
-        let store = open_store(&settings).await?;
+        let store = CountedStore::over(open_store(&settings).await?, &metrics);
         let catalog = Catalog::open(Arc::clone(&store), catalog_settings(&settings)).await?;
         let ca = Ca::open(Arc::clone(&store), ca_settings(&settings)).await?;
+        count_events(&ca, &metrics);
         let http = free(settings.http, "the HTTP API", settings.next_free_ports)?;
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
-        let grpc =
+        let mut grpc =
             control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
+        checks.listen(&metrics);
+        let reader = metrics::reader(catalog.clone(), grpc.sessions(), grpc.edges());
+        metrics.read_with(&reader);
+        let counting = metrics.clone();
+        grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
         let mut state = ApiState::new(catalog.clone(), ca.clone(), Arc::new(decode));
-        state.ttl = Some(checks.ttl_clock());
+        state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         state.pretty = settings.dev;
         state.allowed_hosts.clone_from(&settings.allowed_hosts);
@@ -119,7 +130,7 @@ impl Server {
         });
         starting.done();
         tracing::info!(http = %bound.http, grpc = %bound.grpc, trust_domain = %ca.trust_domain(), "server is ready");
-        Ok(Self { bound, catalog, ca, edges, readiness, stop, tasks })
+        Ok(Self { bound, catalog, ca, edges, _reader: reader, readiness, stop, tasks })
     }
 
     #[must_use]

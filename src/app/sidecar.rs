@@ -4,11 +4,14 @@
 //! leaving: not ready → peers stop choosing us → their knowledge spreads → inbound drains → outbound
 //! drains → deregistered.
 
+mod watch;
+
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use self::watch::{Waits, watch_agent};
 use super::{AppError, ports};
 use crate::agent::{self, Agent};
 use crate::health::Runner;
@@ -16,7 +19,7 @@ use crate::model::service::Upstream as DeclaredUpstream;
 use crate::model::{Definition, NodeName, Registration, ServiceName};
 use crate::net::limits;
 use crate::proxy::{self, LocalApp, Proxy};
-use crate::telemetry::{Pending, ProxyMetrics, Readiness, admin};
+use crate::telemetry::{ProxyMetrics, Readiness, admin};
 
 /// How long the control plane may take to spread that we leave, and to deregister us.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -24,8 +27,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: &str = "connect_timeout_ms";
 const LOCAL_CONNECT_TIMEOUT: &str = "local_connect_timeout_ms";
 
-/// What a sidecar is told at start.
-#[derive(Debug, Clone)]
+/// What a sidecar is told at start. Not printable: it holds the token.
+#[derive(Clone)]
 pub struct Settings {
     pub definition: Definition,
     pub servers: Vec<String>,
@@ -313,64 +316,4 @@ fn millis(
     key: &str,
 ) -> Option<Duration> {
     config.get(key)?.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis)
-}
-
-/// What readiness waits for.
-struct Waits {
-    certificate: Option<Pending>,
-    registration: Option<Pending>,
-    configuration: Option<Pending>,
-}
-
-impl Waits {
-    fn new(readiness: &Readiness) -> Self {
-        Self {
-            certificate: Some(readiness.pending("certificate")),
-            registration: Some(readiness.pending("registration")),
-            configuration: Some(readiness.pending("configuration")),
-        }
-    }
-}
-
-/// Follows the agent: ticks readiness off and keeps the gauges.
-async fn watch_agent(agent: agent::Handle, metrics: ProxyMetrics, mut waits: Waits) {
-    let (mut status, mut identity, mut changes) = (agent.status, agent.identity, agent.changes);
-    let mut renewals = 0u64;
-    loop {
-        if let Some(held) = identity.borrow_and_update().as_ref() {
-            metrics.certificate(held.not_after());
-            if held.not_after() > SystemTime::now() {
-                drop(waits.certificate.take());
-            }
-            if held.generation() > renewals {
-                renewals = held.generation();
-                metrics.renewal(true);
-            }
-        }
-        {
-            let status = status.borrow_and_update();
-            metrics.control_connected(status.connected);
-            if status.connected {
-                metrics.config_confirmed();
-            }
-            if status.registered {
-                drop(waits.registration.take());
-            }
-            if status.synced {
-                drop(waits.configuration.take());
-            }
-        }
-        let changed = tokio::select! {
-            changed = status.changed() => changed,
-            changed = identity.changed() => changed,
-            changed = changes.changed() => {
-                metrics.config_update(true);
-                metrics.config_confirmed();
-                changed
-            }
-        };
-        if changed.is_err() {
-            return; // the agent is gone
-        }
-    }
 }

@@ -17,7 +17,7 @@ mod token;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -128,6 +128,21 @@ pub struct RootInfo {
     pub active: bool,
 }
 
+/// What a listener hears of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A leaf was asked for by a service, and whether it was signed.
+    Leaf {
+        granted: bool,
+    },
+    TokenCreated,
+    TokenUsed,
+    TokenRefused,
+    TokenRevoked,
+}
+
+type Tell = Box<dyn Fn(Event) + Send + Sync>;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Ca(Arc<Inner>);
@@ -141,6 +156,7 @@ struct Inner {
     renewing: Mutex<()>,
     bundle: watch::Receiver<Arc<Bundle>>,
     tokens: Tokens,
+    listener: OnceLock<Tell>,
     follower: AbortHandle,
 }
 
@@ -178,6 +194,7 @@ impl Ca {
             renewing: Mutex::new(()),
             bundle,
             tokens: Tokens::new(),
+            listener: OnceLock::new(),
             follower: follower.abort_handle(),
         })))
     }
@@ -185,6 +202,20 @@ impl Ca {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// Calls `tell` for each event from now on. It must not block. There is one such listener; of
+    /// several the first stays.
+    pub fn on_event(&self, tell: impl Fn(Event) + Send + Sync + 'static) {
+        if self.0.listener.set(Box::new(tell)).is_err() {
+            tracing::error!("somebody listens to the certificate authority already");
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(tell) = self.0.listener.get() {
+            tell(event);
+        }
     }
 
     /// The trust domain, made once with the first root.
@@ -227,7 +258,9 @@ impl Ca {
     /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
     /// an `id` of another trust domain.
     pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
-        self.sign(id, &Request::parse(csr)?)
+        let leaf = Request::parse(csr).and_then(|request| self.sign(id, &request));
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        leaf
     }
 
     /// A fresh key and certificate for the gRPC port.
@@ -266,6 +299,7 @@ impl Ca {
         let (store, pin) = (&*self.0.store, self.root_pin());
         let token = self.0.tokens.create(store, services, (ttl, uses), &pin, SystemTime::now()).await?;
         tracing::info!(token = token.id(), uses, "enrolment token created");
+        self.tell(Event::TokenCreated);
         Ok(token.to_text().to_string())
     }
 
@@ -282,7 +316,11 @@ impl Ca {
     /// # Errors
     /// When the store fails.
     pub async fn revoke_token(&self, id: &str) -> Result<bool, CaError> {
-        self.0.tokens.revoke(&*self.0.store, id).await
+        let known = self.0.tokens.revoke(&*self.0.store, id).await?;
+        if known {
+            self.tell(Event::TokenRevoked);
+        }
+        Ok(known)
     }
 
     /// Uses a token for `service` and the public key of `csr`: compare-and-set before signing. The
@@ -292,6 +330,20 @@ impl Ca {
     /// [`CaError::TokenRefused`] without saying why (the log does); [`CaError::TokenForOther`] when the
     /// token is good but bound to other services; [`CaError::Request`] before the token is touched.
     pub async fn enrol(&self, token: &str, service: &ServiceName, csr: &[u8]) -> Result<Leaf, CaError> {
+        let leaf = self.redeem_and_sign(token, service, csr).await;
+        if matches!(leaf, Err(CaError::TokenRefused | CaError::TokenForOther { .. })) {
+            self.tell(Event::TokenRefused);
+        }
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        leaf
+    }
+
+    async fn redeem_and_sign(
+        &self,
+        token: &str,
+        service: &ServiceName,
+        csr: &[u8],
+    ) -> Result<Leaf, CaError> {
         let request = Request::parse(csr)?;
         let id = self.service_id(service)?;
         let token = Token::parse(token).map_err(|error| {
@@ -300,6 +352,7 @@ impl Ca {
         })?;
         let hash = request.key_hash();
         self.0.tokens.redeem(&*self.0.store, &token, service, &hash, SystemTime::now()).await?;
+        self.tell(Event::TokenUsed);
         self.sign(&id, &request)
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::key::Key;
 use super::{Catalog, CatalogError, LEASE_TTL, LeaseId, Owner, node, plan, validate};
-use crate::model::{Action, Check, CheckReport, InstanceId, Intention, NodeName, Party, Registration};
+use crate::model::{Action, Check, InstanceId, Intention, NodeName, Party, Registration};
 use crate::store::Revision;
 
 /// Writes: answered when durable and visible to reads.
@@ -55,21 +55,6 @@ impl Catalog {
     pub async fn delete_check(&self, node: &NodeName, id: &str) -> Result<bool, CatalogError> {
         let write = self.shared.write(|state| Ok(plan::delete_check(state, node, id)));
         write.await.map(|(_, known)| known)
-    }
-
-    /// Takes check results; only status changes wake watchers and are written. A new output alone stays
-    /// in memory.
-    ///
-    /// # Errors
-    /// `NoCheck` for unknown ids, after the others were taken; see the block.
-    pub async fn report_checks(
-        &self,
-        node: &NodeName,
-        reports: Vec<CheckReport>,
-    ) -> Result<(), CatalogError> {
-        validate::reports(&reports)?;
-        let (_, unknown) = self.shared.write(|state| plan::report(state, node, &reports)).await?;
-        unknown.map_or(Ok(()), |id| Err(CatalogError::NoCheck(id)))
     }
 
     /// Adds the intention of a pair or replaces it; id and time of creation stay.

@@ -24,6 +24,7 @@ mod node;
 mod plan;
 pub mod proxies;
 mod queries;
+mod reports;
 mod resource;
 mod shared;
 mod state;
@@ -37,6 +38,8 @@ mod write;
 
 pub use self::index::Topic;
 pub use self::lease::LEASE_TTL;
+pub use self::queries::Sizes;
+pub use self::reports::{Reporter, Taken};
 pub use self::subscription::{Batch, Subscription};
 pub use crate::store::Revision;
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::draft::{Draft, Plan};
 use super::key::{Key, StoredInstance, StoredLease, StoredNode};
 use super::lease::MAX_LEASES;
+use super::reports::Reported;
 use super::state::State;
 use super::{CatalogError, InstanceRecord, LeaseId, Owner};
 use crate::model::check::cut_output;
 use crate::model::{
-    Check, CheckId, CheckReport, EndpointId, InstanceId, Intention, Kind, NodeName, Registration,
+    Check, CheckReport, EndpointId, InstanceId, Intention, Kind, NodeName, Registration,
 };
 
 /// Most instances in the catalog: twice what the design has to hold.
@@ -145,25 +146,26 @@ pub(super) fn deregister(state: &State, node: &NodeName, id: &InstanceId) -> Pla
     draft.plan(true)
 }
 
-/// Takes check results; returns an id that is not known.
+/// Takes check results.
 pub(super) fn report(
     state: &State,
     node: &NodeName,
     reports: &[CheckReport],
-) -> Result<Plan<Option<CheckId>>, CatalogError> {
+) -> Result<Plan<Reported>, CatalogError> {
     let mut draft = Draft::new(state);
-    let mut unknown = None;
+    let mut reported = Reported::default();
     // Of several results of one check the last counts.
     let last: BTreeMap<&str, &CheckReport> = reports.iter().map(|r| (r.id.as_str(), r)).collect();
     for (id, report) in last {
         let Some(record) = state.check_record(node, id) else {
-            unknown.get_or_insert_with(|| id.to_owned());
+            reported.unknown.get_or_insert_with(|| id.to_owned());
             continue;
         };
         let output = cut_output(&report.output);
+        reported.taken.push((report.clone(), record.check.status != report.status));
         draft.put_check(Check { status: report.status, output, ..(*record.check).clone() })?;
     }
-    Ok(draft.plan(unknown))
+    Ok(draft.plan(reported))
 }
 
 /// Adds an intention or replaces that of its pair. What stays the same keeps id and times.

@@ -8,15 +8,44 @@ use super::{
     Catalog, CheckRecord, HealthEntry, InstanceRecord, Interest, Node, Subscription, Topic, proxies,
 };
 use crate::model::{
-    EndpointId, InstanceId, Intention, Intentions, NodeName, Position, ServiceName, Verdict,
+    CheckStatus, EndpointId, InstanceId, Intention, Intentions, NodeName, Position, ServiceName, Verdict,
 };
 use crate::store::Revision;
+
+/// How much there is in a catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sizes {
+    pub nodes: usize,
+    pub services: usize,
+    pub instances: usize,
+    pub intentions: usize,
+    pub checks: BTreeMap<CheckStatus, usize>,
+}
 
 /// Reads: of one moment each, without waiting.
 impl Catalog {
     #[must_use]
     pub fn position(&self) -> Position {
         self.shared.read().state.position
+    }
+
+    /// Counts everything; all statuses of checks are there. Looks at every check.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        let live = self.shared.read();
+        let state = &live.state;
+        let all = [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical];
+        let mut checks = BTreeMap::from(all.map(|status| (status, 0)));
+        for record in state.nodes.values().flat_map(|node| node.checks.values()) {
+            *checks.entry(record.check.status).or_default() += 1;
+        }
+        Sizes {
+            nodes: state.nodes.len(),
+            services: state.services.len(),
+            instances: state.instance_count,
+            intentions: state.intentions.len(),
+            checks,
+        }
     }
 
     /// All services (applications and sidecars) with the union of their tags.

@@ -16,6 +16,7 @@ use super::key::PREFIX;
 use super::lease::Deadlines;
 use super::plan;
 use super::proxies::Board;
+use super::reports::Listener;
 use super::state::State;
 use super::subscription::Registry;
 use super::wait::Waiters;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) waiters: Waiters,
     pub(super) readers: Registry,
     pub(super) board: Board,
+    pub(super) listener: Listener,
 }
 
 /// What changes together.
@@ -69,6 +71,7 @@ impl Shared {
             waiters: Waiters::default(),
             readers: Registry::default(),
             board: Board::default(),
+            listener: Listener::default(),
         }
     }
 

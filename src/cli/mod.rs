@@ -1,6 +1,6 @@
 //! The command line: one file per command, each a thin layer over the library and the HTTP API.
 //!
-//! Data goes to stdout, everything else to stderr. Client commands gather a [`Report`] and print it
+//! Data goes to stdout, everything else to stderr. Client commands gather a `Report` and print it
 //! once, as a table or as one JSON value; errors are three lines. No command but the processes starts
 //! more than a single-threaded runtime, and those that need no server start none.
 
@@ -41,7 +41,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  ok
   1  negative answer: denied, unhealthy, invalid
-  2  usage
+  2  usage, or a configuration that is not valid
   3  control plane unreachable
   4  permission
   5  not found

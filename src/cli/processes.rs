@@ -15,9 +15,7 @@ use crate::app::run::TOKEN_VARIABLE;
 use crate::app::{AppError, dev as app_dev, process, run as app_run, sidecar};
 use crate::config::{self, Diagnostic, Loaded};
 use crate::model::service::{DEFAULT_CHECK_TIMEOUT, Upstream};
-use crate::model::{
-    CheckDefinition, CheckKind, CheckStatus, Definition, NameError, NodeName, ServiceName,
-};
+use crate::model::{CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName};
 use crate::telemetry::logging::{self, Format};
 
 const DEFAULT_HTTP_PORT: u16 = 8500;
@@ -154,7 +152,7 @@ fn choose(file: &Path, name: Option<&ServiceName>) -> Result<Definition, AppErro
 }
 
 fn named(name: &ServiceName, port: u16) -> Result<Definition, AppError> {
-    Definition::new(name.clone(), port).map_err(|fault: NameError| AppError::Name(fault))
+    Definition::new(name.clone(), port).map_err(AppError::Name)
 }
 
 /// What the flags of `weft run` add to a definition.

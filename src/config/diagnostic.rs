@@ -8,11 +8,14 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::excerpt::{Excerpt, Source};
+use super::excerpt::{Excerpt, Source, printable};
 use super::value::Span;
 
 /// Longest help that stands beside the caret; a longer one gets its own line.
 const MAX_INLINE_HELP_CHARS: usize = 44;
+
+/// Most characters of a message: it may quote what a file says, however long that is.
+const MAX_TEXT_CHARS: usize = 400;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,15 +116,15 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// A fault of a whole file or path.
-    pub(super) fn of_file(severity: Severity, code: Code, file: &str, message: String) -> Self {
+    pub(super) fn of_file(severity: Severity, code: Code, file: &str, message: &str) -> Self {
         Self {
             severity,
             code,
-            file: file.to_owned(),
+            file: printable(file, MAX_TEXT_CHARS),
             line: 0,
             column: 0,
             end_column: 0,
-            message,
+            message: printable(message, MAX_TEXT_CHARS),
             help: None,
             consul: None,
             excerpt: None,
@@ -134,7 +137,7 @@ impl Diagnostic {
         span: Span,
         severity: Severity,
         code: Code,
-        message: String,
+        message: &str,
     ) -> Self {
         let (place, excerpt) = source.show(span);
         Self {
@@ -152,14 +155,14 @@ impl Diagnostic {
     }
 
     /// Adds what to do next.
-    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
-        self.help = Some(help.into());
+    pub(super) fn help(&mut self, help: impl AsRef<str>) -> &mut Self {
+        self.help = Some(printable(help.as_ref(), MAX_TEXT_CHARS));
         self
     }
 
     /// Adds Consul's words for the same fault.
-    pub(super) fn consul(&mut self, text: impl Into<String>) -> &mut Self {
-        self.consul = Some(text.into());
+    pub(super) fn consul(&mut self, text: impl AsRef<str>) -> &mut Self {
+        self.consul = Some(text.as_ref().chars().take(MAX_TEXT_CHARS).collect());
         self
     }
 

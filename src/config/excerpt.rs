@@ -42,7 +42,7 @@ impl Source {
     pub(super) fn new(name: &str, text: String) -> Self {
         let line_starts =
             std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { name: name.chars().map(Shown::of).map(|shown| shown.text()).collect(), text, line_starts }
+        Self { name: name.to_owned(), text, line_starts }
     }
 
     /// The place of `span` and the excerpt that shows it.
@@ -102,6 +102,15 @@ fn excerpt(line: &str, before: usize, marked: usize) -> Excerpt {
         text.push('…');
     }
     Excerpt { text: text.trim_end().to_owned(), indent, width: width.max(1) }
+}
+
+/// A text as it may be written to a terminal, in about `max` characters at most.
+pub(super) fn printable(text: &str, max: usize) -> String {
+    let mut shown: String = text.chars().take(max).map(|c| Shown::of(c).text()).collect();
+    if text.chars().nth(max).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// A character as it may be written to a terminal.

@@ -39,7 +39,7 @@ pub(super) fn read_all(paths: &[PathBuf], faults: &mut Vec<Diagnostic>) -> Vec<T
                 faults.push(*error(
                     Code::Limit,
                     path,
-                    format!("more than {MAX_FILES} configuration files"),
+                    &format!("more than {MAX_FILES} configuration files"),
                 ));
                 return texts;
             }
@@ -57,8 +57,7 @@ fn files_of(path: &Path) -> Result<Vec<(PathBuf, Notation)>, Box<Diagnostic>> {
     let meta = fs::metadata(path).map_err(|cause| cannot_read(path, &cause))?;
     if !meta.is_dir() {
         let Some(notation) = notation_of(path) else {
-            let mut fault =
-                error(Code::File, path, "a configuration file ends in .hcl or .json".to_owned());
+            let mut fault = error(Code::File, path, "a configuration file ends in .hcl or .json");
             fault.help("rename it");
             return Err(fault);
         };
@@ -73,11 +72,11 @@ fn files_of(path: &Path) -> Result<Vec<(PathBuf, Notation)>, Box<Diagnostic>> {
             files.push((file, notation));
         }
         if files.len() > MAX_FILES {
-            return Err(error(Code::Limit, path, format!("more than {MAX_FILES} configuration files")));
+            return Err(error(Code::Limit, path, &format!("more than {MAX_FILES} configuration files")));
         }
     }
     if files.is_empty() {
-        let message = "no .hcl or .json files in this directory".to_owned();
+        let message = "no .hcl or .json files in this directory";
         return Err(Box::new(Diagnostic::of_file(Severity::Warning, Code::File, &name(path), message)));
     }
     files.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -96,7 +95,7 @@ fn read(path: &Path, notation: Notation) -> Result<Text, Box<Diagnostic>> {
     // Opening a pipe would wait for somebody to write to it.
     let meta = fs::metadata(path).map_err(|cause| cannot_read(path, &cause))?;
     if !meta.is_file() {
-        return Err(error(Code::File, path, "this is not a regular file".to_owned()));
+        return Err(error(Code::File, path, "this is not a regular file"));
     }
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
@@ -109,7 +108,7 @@ fn read(path: &Path, notation: Notation) -> Result<Text, Box<Diagnostic>> {
 pub(super) fn source(name: &str, bytes: &[u8]) -> Result<Source, Box<Diagnostic>> {
     if bytes.len() > MAX_FILE_BYTES {
         let message = format!("the file is longer than {MAX_FILE_BYTES} bytes");
-        let mut fault = Diagnostic::of_file(Severity::Error, Code::Limit, name, message);
+        let mut fault = Diagnostic::of_file(Severity::Error, Code::Limit, name, &message);
         fault.help("split it");
         return Err(Box::new(fault));
     }
@@ -119,7 +118,7 @@ pub(super) fn source(name: &str, bytes: &[u8]) -> Result<Source, Box<Diagnostic>
             // Up to the bad byte the lossy text is the text.
             let shown = Source::new(name, String::from_utf8_lossy(bytes).into_owned());
             let at = bad.valid_up_to();
-            let message = "the file is not UTF-8 text".to_owned();
+            let message = "the file is not UTF-8 text";
             Err(Box::new(Diagnostic::at(
                 &shown,
                 Span::new(at, at),
@@ -132,7 +131,7 @@ pub(super) fn source(name: &str, bytes: &[u8]) -> Result<Source, Box<Diagnostic>
 }
 
 fn cannot_read(path: &Path, cause: &io::Error) -> Box<Diagnostic> {
-    let mut fault = error(Code::File, path, format!("cannot read: {cause}"));
+    let mut fault = error(Code::File, path, &format!("cannot read: {cause}"));
     fault.help(match cause.kind() {
         io::ErrorKind::NotFound => "check the path; it is taken from the working directory",
         io::ErrorKind::PermissionDenied => "let this user read it",
@@ -141,7 +140,7 @@ fn cannot_read(path: &Path, cause: &io::Error) -> Box<Diagnostic> {
     fault
 }
 
-fn error(code: Code, path: &Path, message: String) -> Box<Diagnostic> {
+fn error(code: Code, path: &Path, message: &str) -> Box<Diagnostic> {
     Box::new(Diagnostic::of_file(Severity::Error, code, &name(path), message))
 }
 

@@ -157,14 +157,14 @@ fn attach(loaded: &mut Loaded, attached: Vec<Attached<'_>>, claims: &Claims<'_>)
             None if faulty && claims.has_instance(&service) => {}
             None if orphans < MAX_FAULTS => {
                 orphans += 1;
-                let message = format!("there is no service with the id `{}`", service.escape_debug());
+                let message = format!("there is no service with the id `{}`", service);
                 let error = Severity::Error;
                 loaded.diagnostics.push(Diagnostic::at(
                     site.source,
                     site.span,
                     error,
                     Code::Value,
-                    message,
+                    &message,
                 ));
             }
             None => {}

@@ -29,7 +29,7 @@ pub(super) struct Report<'s> {
 
 impl<'s> Report<'s> {
     pub(super) fn new(source: &'s Source, origin: Origin) -> Self {
-        let spare = Diagnostic::of_file(Severity::Error, Code::Limit, "", String::new());
+        let spare = Diagnostic::of_file(Severity::Error, Code::Limit, "", "");
         Self { source, origin, faults: Vec::new(), errors: 0, left_out: 0, damaged: false, spare }
     }
 
@@ -51,18 +51,13 @@ impl<'s> Report<'s> {
         self.faults.len() >= MAX_FAULTS
     }
 
-    pub(super) fn error(
-        &mut self,
-        code: Code,
-        span: Span,
-        message: impl Into<String>,
-    ) -> &mut Diagnostic {
+    pub(super) fn error(&mut self, code: Code, span: Span, message: impl AsRef<str>) -> &mut Diagnostic {
         self.errors += 1;
-        self.add(Severity::Error, code, span, message.into())
+        self.add(Severity::Error, code, span, message.as_ref())
     }
 
     /// Something that must be there is not. In a damaged file it counts without a word.
-    pub(super) fn missing(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
+    pub(super) fn missing(&mut self, span: Span, message: impl AsRef<str>) -> &mut Diagnostic {
         if self.damaged {
             self.errors += 1;
             return &mut self.spare;
@@ -79,9 +74,9 @@ impl<'s> Report<'s> {
         &mut self,
         code: Code,
         span: Span,
-        message: impl Into<String>,
+        message: impl AsRef<str>,
     ) -> &mut Diagnostic {
-        self.add(Severity::Warning, code, span, message.into())
+        self.add(Severity::Warning, code, span, message.as_ref())
     }
 
     /// All faults in the order of the file.
@@ -90,14 +85,14 @@ impl<'s> Report<'s> {
         if self.left_out > 0 {
             let severity = if self.errors > 0 { Severity::Error } else { Severity::Warning };
             let message = format!("{} more faults in this file are not shown", self.left_out);
-            let mut rest = Diagnostic::of_file(severity, Code::Limit, &self.source.name, message);
+            let mut rest = Diagnostic::of_file(severity, Code::Limit, &self.source.name, &message);
             rest.help("mend the ones above and check again");
             self.faults.push(rest);
         }
         self.faults
     }
 
-    fn add(&mut self, severity: Severity, code: Code, span: Span, message: String) -> &mut Diagnostic {
+    fn add(&mut self, severity: Severity, code: Code, span: Span, message: &str) -> &mut Diagnostic {
         if self.is_full() {
             self.left_out += 1;
             return &mut self.spare;

@@ -1,3 +1,5 @@
+//! Tests of loading, of request bodies, and the properties that hold for any input.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -225,7 +227,18 @@ fn the_api_answers_in_consuls_words() {
 
 #[test]
 fn a_body_that_is_not_an_object_is_refused() {
-    for body in ["", "null", "[]", "notjson", "\"x\"", "{", "// only a comment", "{\"Name\":\"x\"} {}"] {
+    for body in [
+        "",
+        "null",
+        "[]",
+        "notjson",
+        "\"x\"",
+        "{",
+        "// only a comment",
+        "{\"Name\":\"x\"} {}",
+        "{\"service\":null}",
+        "{\"services\":[null]}",
+    ] {
         let faults = parse_definition_json(body.as_bytes()).unwrap_err();
         assert!(!faults.is_empty() && !api_message(&faults).is_empty(), "{body}");
     }
@@ -237,6 +250,17 @@ fn secrets_are_in_no_diagnostic() {
     let faults = parse_definition_json(body.as_bytes()).unwrap_err();
     let shown: String = faults.iter().map(|fault| format!("{fault}{fault:?}")).collect();
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn what_a_file_says_is_quoted_safely_and_in_bounds() {
+    let long = "k".repeat(100_000);
+    for text in ["\"\t\"", "\"\0 x\" 5", "service \"\u{1b}[2J\" {}", "\u{202e} = 1", long.as_str()] {
+        exercise(text.as_bytes()).unwrap();
+        let loaded = load_dir(&[("a.hcl", text)]);
+        let shown: String = loaded.diagnostics.iter().map(ToString::to_string).collect();
+        assert!(shown.len() < 4096, "{} bytes", shown.len());
+    }
 }
 
 /// Every file of the corpus, good and broken.

@@ -24,6 +24,7 @@ use tonic::service::Routes;
 use tower_service::Service as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::answers::{Call, Tell};
 use super::peer::{Peer, Proven};
 use super::{limits, stopping};
 use crate::net::accept::Acceptor;
@@ -36,6 +37,7 @@ pub(super) struct Port {
     pub routes: Routes,
     pub stop: watch::Receiver<bool>,
     pub max_connections: usize,
+    pub tell: Option<Tell>,
 }
 
 /// Why a connection never carried a request.
@@ -101,10 +103,12 @@ impl Port {
     }
 
     async fn http(mut self, stream: TlsStream<TcpStream>, peer: Peer) {
-        let (address, routes) = (peer.address, self.routes);
+        let (address, routes, tell) = (peer.address, self.routes, self.tell);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            routes.clone().call(request)
+            let call = Call::new(request.uri().path(), tell.clone());
+            let answer = routes.clone().call(request);
+            async move { answer.await.map(|answer| call.watch(answer)) }
         });
         let connection = http2_settings().serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use tonic::Status;
 
 use crate::catalog::Catalog;
-use crate::model::{Check, CheckStatus, EndpointId, Instance, Kind, Registration, ServiceName};
+use crate::model::{
+    Check, CheckStatus, EndpointId, Instance, InstanceId, Kind, NodeName, Registration, ServiceName,
+};
 
 /// Id prefix of the check that keeps peers away from a draining instance.
 const DRAIN_CHECK: &str = "_drain:";
@@ -46,7 +48,10 @@ pub(super) fn may_register(
 ) -> Result<(), Status> {
     for Registration { instance, checks } in registrations {
         is_of(instance, service)?;
-        may_touch(catalog, service, instance)?;
+        may_touch(catalog, service, &instance.node, &instance.id)?;
+        if let Some(proxy) = &instance.proxy {
+            may_touch(catalog, service, &instance.node, &proxy.destination_id)?;
+        }
         for check in checks {
             may_replace(catalog, check)?;
         }
@@ -78,16 +83,16 @@ fn is_of(instance: &Instance, service: &ServiceName) -> Result<(), Status> {
 pub(super) fn may_touch(
     catalog: &Catalog,
     service: &ServiceName,
-    instance: &Instance,
+    node: &NodeName,
+    id: &InstanceId,
 ) -> Result<(), Status> {
-    let Some(existing) = catalog.instance(&instance.node, &instance.id) else { return Ok(()) };
+    let Some(existing) = catalog.instance(node, id) else { return Ok(()) };
     let owner = subject(&existing.instance.instance);
     if owner == service {
         return Ok(());
     }
     Err(Status::permission_denied(format!(
-        "instance {} on node {} belongs to service {owner}; choose another id",
-        instance.id, instance.node
+        "instance {id} on node {node} belongs to service {owner}; choose another id"
     )))
 }
 

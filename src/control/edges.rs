@@ -3,7 +3,7 @@
 //! Written by `Mesh.Report`, read by the API and the metrics. Bounded: when it is full, counts of new
 //! edges are dropped and the number of those is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::limits::MAX_EDGES;
@@ -52,6 +52,17 @@ impl Edges {
         self.lock().totals.iter().map(|(key, totals)| (key.clone(), *totals)).collect()
     }
 
+    /// Each connection once: as the source counts it, or the destination where no source reports.
+    #[must_use]
+    pub fn once(&self) -> Vec<(EdgeKey, EdgeTotals)> {
+        let mut all = self.all();
+        let pair = |key: &EdgeKey| (key.source.clone(), key.destination.clone());
+        let by_source = all.iter().filter(|(key, _)| key.reported_by == Side::Source);
+        let reported: BTreeSet<_> = by_source.map(|(key, _)| pair(key)).collect();
+        all.retain(|(key, _)| key.reported_by == Side::Source || !reported.contains(&pair(key)));
+        all
+    }
+
     /// Reports that found no room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -96,5 +107,9 @@ mod tests {
         let sum = EdgeTotals { connections: 2, bytes_sent: 4, bytes_received: u64::MAX };
         assert_eq!(edges.all(), [(key(Side::Source), sum), (key(Side::Destination), one)]);
         assert_eq!(edges.dropped(), 0);
+        assert_eq!(edges.once(), [(key(Side::Source), sum)]);
+        let foreign = EdgeKey { source: ServiceName::new("guest").unwrap(), ..key(Side::Destination) };
+        edges.add(foreign.clone(), one);
+        assert_eq!(edges.once(), [(foreign, one), (key(Side::Source), sum)]);
     }
 }

@@ -58,6 +58,8 @@ pub const MAX_TEXT_BYTES: usize = 16 * 1024;
 pub const MAX_REPORTS: usize = 256;
 /// Bytes of the random value that names a sidecar's process.
 pub const MAX_PROCESS_BYTES: usize = 32;
+/// Bytes of the version a sidecar tells.
+pub const MAX_VERSION_BYTES: usize = 64;
 /// Refused resources kept of one batch.
 pub const MAX_REFUSALS: usize = 64;
 

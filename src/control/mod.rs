@@ -6,10 +6,12 @@
 
 mod accept;
 mod admission;
+mod answers;
 mod convert;
 pub mod edges;
 mod failure;
 mod flow;
+mod hello;
 mod identity;
 pub mod limits;
 mod material;
@@ -110,7 +112,7 @@ impl Server {
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
         let routes = routes(&context, &edges, &health)?;
-        Ok(Bound { listener, address, material, stop, context, edges, health, routes })
+        Ok(Bound { listener, address, material, stop, context, edges, health, routes, tell: None })
     }
 }
 
@@ -124,6 +126,7 @@ pub struct Bound {
     edges: Edges,
     health: HealthReporter,
     routes: Routes,
+    tell: Option<answers::Tell>,
 }
 
 impl Bound {
@@ -145,13 +148,18 @@ impl Bound {
         self.context.sessions.clone()
     }
 
+    /// Calls `tell` with the method and status code of each call once it has ended. It must not block.
+    pub fn on_answer(&mut self, tell: impl Fn(&'static str, &'static str) + Send + Sync + 'static) {
+        self.tell = Some(Arc::new(tell));
+    }
+
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
     /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: the sidecars will be back.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, address, material, stop, context, health, routes, .. } = self;
+        let Self { listener, address, material, stop, context, health, routes, tell, .. } = self;
         let (sink, tls) = watch::channel(Arc::clone(&material.config));
         let max_connections = context.settings.max_connections;
-        let port = Port { tls, routes, stop: stop.subscribe(), max_connections };
+        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, tell };
         tracing::info!(%address, dev = context.settings.dev, "gRPC port is open");
         set_health(&health, ServingStatus::Serving).await;
         let served = async {

@@ -178,8 +178,8 @@ impl pb::registry_server::Registry for Registry {
         let request = request.into_inner();
         let node = convert::node_name(&request.node, "node", Some(self.own_node()))?;
         let id = convert::instance_id(&request.id, "id")?;
-        if let (Caller::Service(service), Some(entry)) = (&caller, self.catalog.instance(&node, &id)) {
-            may_touch(&self.catalog, service, &entry.instance.instance)?;
+        if let Caller::Service(service) = &caller {
+            may_touch(&self.catalog, service, &node, &id)?;
         }
         let removed = self.catalog.deregister(&node, &id).await.map_err(|error| of_catalog(&error))?;
         Ok(Response::new(pb::DeregisterResponse { removed }))

@@ -11,19 +11,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
-use super::admission::{add_drain_checks, application, fill_addresses, may_register};
+use super::admission::add_drain_checks;
 use super::convert;
 use super::failure::of_catalog;
 use super::flow::{Flow, Overdue};
-use super::limits::{HELLO_TIMEOUT, MAX_PROCESS_BYTES, MAX_REFUSALS};
+use super::hello::{Greeting, Hold};
+use super::limits::{HELLO_TIMEOUT, MAX_REFUSALS};
 use super::peer::{Peer, Proven};
-use super::sessions::{Bid, Claim, Sessions, Taken};
+use super::sessions::{Claim, Sessions};
 use super::{Settings, stopping};
 use crate::ca::Ca;
-use crate::catalog::proxies::ProxyStatus;
-use crate::catalog::{Batch, Catalog, CatalogError, Interest, LeaseId, Owner, Subscription};
+use crate::catalog::{Batch, Catalog, CatalogError, LeaseId, Owner, Subscription};
 use crate::model::snapshot::Change;
-use crate::model::{Bundle, CheckId, EndpointId, NodeName, Position, Registration, ServiceName};
+use crate::model::{Bundle, CheckId, NodeName, Position, Registration};
 use crate::pb;
 use pb::sync_request::Message as Request;
 use pb::sync_response::Message as Response;
@@ -112,54 +112,27 @@ impl Stream {
         peer: &Peer,
         inbound: &mut Streaming<pb::SyncRequest>,
     ) -> Result<(Self, oneshot::Receiver<()>), Status> {
-        let (proven, service) = peer.service(SystemTime::now())?;
         let hello = first_message(inbound).await?;
-        let upstreams = convert::services(&hello.upstreams, "upstreams")?;
-        convert::within("process", hello.process.len(), MAX_PROCESS_BYTES)?;
-        convert::within("version", hello.version.len(), MAX_PROCESS_BYTES)?;
-        let mut registrations = convert::registrations(hello.instances, hello.checks, None)?;
-        may_register(&context.catalog, &service, &registrations)?;
-        fill_addresses(&mut registrations, peer.address.ip());
-        let (bid, node) = bid(
-            &service,
-            &proven,
-            &registrations,
-            (hello.process, hello.version, hello.bundle_version),
-        )?;
-        let checks =
-            registrations.iter().flat_map(|one| &one.checks).map(|check| check.id.clone()).collect();
-
+        let (greeting, bid) = Greeting::read(context, peer, hello)?;
+        let Hold { claim, replaced, lease } = greeting.take_hold(context, bid).await?;
         let now = Instant::now();
-        let claimed = context.sessions.claim(bid, now, context.settings.lease_ttl);
-        let (claim, replaced) = claimed.map_err(|taken| already_held(&taken))?;
-        let mut first = registrations.clone();
-        if hello.draining {
-            add_drain_checks(&mut first);
-            claim.update(|status| status.draining = true);
-        }
-        let lease = match hold(context, first).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                claim.leave();
-                return Err(of_catalog(&error));
-            }
-        };
-        let interest = Interest { services: upstreams, destinations: BTreeSet::from([service]) };
+        let checks = greeting.registrations.iter().flat_map(|one| &one.checks);
+        let checks = checks.map(|check| check.id.clone()).collect();
         let mut stream = Self {
-            subscription: context.catalog.subscribe(interest),
+            subscription: context.catalog.subscribe(greeting.interest),
             bundle: context.ca.bundle(),
             flow: Flow::new(now, context.settings.heartbeat),
             context: Arc::clone(context),
-            offered: hello.bundle_version,
+            offered: greeting.bundle_version,
+            proven: greeting.proven,
+            registrations: greeting.registrations,
+            node: greeting.node,
             heard: now,
-            proven,
-            registrations,
-            node,
             checks,
             lease,
             claim,
         };
-        stream.greet(hello.resume.map(Into::into));
+        stream.greet(greeting.resume);
         Ok((stream, replaced))
     }
 
@@ -382,85 +355,4 @@ async fn first_message(inbound: &mut Streaming<pb::SyncRequest>) -> Result<pb::H
         Ok(Err(status)) => Err(status),
         Err(_) => Err(Status::deadline_exceeded("no `hello` came in time")),
     }
-}
-
-/// What a stream with these registrations claims, and the node they are on.
-fn bid(
-    service: &ServiceName,
-    proven: &Proven,
-    registrations: &[Registration],
-    (process, version, bundle): (Vec<u8>, String, u64),
-) -> Result<(Bid, NodeName), Status> {
-    let Some(subject) = application(registrations) else {
-        return Err(Status::invalid_argument("instances: there is none; send the instance to register"));
-    };
-    let mut instances = BTreeSet::from([subject.clone()]);
-    for Registration { instance, .. } in registrations {
-        if instance.node != subject.node {
-            return Err(Status::invalid_argument(
-                "instances: an application and its sidecar must be on the same node",
-            ));
-        }
-        instances.insert(EndpointId { node: instance.node.clone(), instance: instance.id.clone() });
-    }
-    let status = ProxyStatus {
-        node: subject.node.clone(),
-        instance: subject.instance,
-        service: service.clone(),
-        version,
-        connected: true,
-        since: SystemTime::now(),
-        acknowledged: Position::default(),
-        refused: Vec::new(),
-        leaf_not_after: Some(proven.not_after),
-        draining: false,
-    };
-    Ok((Bid { instances: instances.into_iter().collect(), process, bundle, status }, subject.node))
-}
-
-/// Registers the instances under a lease: the one they have, so that a reconnect changes nothing, or
-/// a new one.
-async fn hold(context: &Context, registrations: Vec<Registration>) -> Result<LeaseId, CatalogError> {
-    let catalog = &context.catalog;
-    if let Some(lease) = common_lease(catalog, &registrations)
-        && catalog.keep_alive(lease).await.is_ok()
-    {
-        match catalog.register(registrations.clone(), Owner::Lease(lease)).await {
-            Ok(_) => return Ok(lease),
-            Err(CatalogError::NoLease(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let lease = catalog.grant_lease(context.settings.lease_ttl).await?;
-    match catalog.register(registrations, Owner::Lease(lease)).await {
-        Ok(_) => Ok(lease),
-        Err(error) => {
-            // It holds nothing and would run out by itself.
-            let _revoked = catalog.revoke_lease(lease).await;
-            Err(error)
-        }
-    }
-}
-
-/// The lease that all of these instances already have.
-fn common_lease(catalog: &Catalog, registrations: &[Registration]) -> Option<LeaseId> {
-    let mut found = None;
-    for Registration { instance, .. } in registrations {
-        let Owner::Lease(lease) = catalog.instance(&instance.node, &instance.id)?.instance.owner else {
-            return None;
-        };
-        if found.is_some_and(|first| first != lease) {
-            return None;
-        }
-        found = Some(lease);
-    }
-    found
-}
-
-fn already_held(taken: &Taken) -> Status {
-    let EndpointId { node, instance } = &taken.instance;
-    Status::already_exists(format!(
-        "instance {instance} on node {node} is held by another sidecar that is alive; stop that one or choose \
-         another instance id"
-    ))
 }

@@ -24,8 +24,6 @@ pub const LANE_IDLE: Duration = Duration::from_secs(90);
 pub const CONNECTIONS: usize = 20_000;
 /// TLS connections from peers that a worker holds at a time, handshakes included.
 pub const INBOUND_TLS: usize = 10_000;
-/// Handshakes a worker has under way at a time; further ones wait in the accept queue.
-pub const HANDSHAKES: usize = 256;
 /// Streams one lane carries before another lane is opened.
 pub const STREAMS_PER_LANE: usize = 256;
 /// Streams a peer may have open on one lane before OPEN is refused as overloaded.
@@ -37,5 +35,9 @@ pub const LANES_PER_ENDPOINT: usize = 8;
 pub const EARLY_BYTES: usize = 16 * 1024;
 /// Plaintext a lane holds before its streams stop reading from their applications.
 pub const LANE_BUFFER: usize = 256 * 1024;
+/// Plaintext a lane holds before it stops listening to the peer, which does not read our answers.
+/// Far above `LANE_BUFFER` plus what honest streams say beside their data, so that two lanes that wait
+/// for each other are no honest ones.
+pub const LANE_ANSWERS: usize = 8 * LANE_BUFFER;
 /// Connections that wait in a listener's accept queue.
 pub const BACKLOG: i32 = 1024;

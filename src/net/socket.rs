@@ -13,7 +13,7 @@ use super::limits;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
-/// Unacknowledged data older than this ends the connection: the peer's host is gone.
+/// Data of a lane that is unacknowledged for this long ends it: the peer's host is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A bound, listening, non-blocking socket.
@@ -34,6 +34,9 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Sets what every connection needs: no delay for small writes, detection of vanished peers.
 ///
+/// A limit on unacknowledged data is left to [`notice_vanished`]: the kernel counts it against a peer
+/// that lives and does not read, too, and an application may take its time.
+///
 /// # Errors
 /// As `setsockopt(2)`, for instance when the connection is already gone.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -43,14 +46,27 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Makes the coming close a reset, so that the other end cannot take it for a clean end.
+/// Ends a connection whose peer acknowledges nothing or reads nothing for a while: for lanes, whose
+/// other end always reads.
+pub fn notice_vanished(stream: &TcpStream) {
+    // A failure means that the connection is gone already, which the next read tells, too.
+    let _gone = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
+/// Makes the coming close a reset, so that the other end cannot take it for a clean end. Set early, it
+/// holds for the end of the process, too.
 pub fn reset_on_close(stream: &TcpStream) {
     // A failure means that the connection is gone already, which is what the caller wants.
     let _gone = stream.set_zero_linger();
+}
+
+/// Makes the coming close a clean one again.
+pub fn finish_on_close(stream: &TcpStream) {
+    // As above.
+    let _gone = SockRef::from(stream).set_linger(None);
 }
 
 /// Sends FIN; the other direction stays open.

@@ -4,15 +4,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
 
 use super::balance;
-use super::connection::Connection;
+use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
 use super::endpoint::{InFlight, Stats};
-use super::settings::Target;
+use super::settings::Route;
 use crate::model::{Endpoint, EndpointId, Reason};
 use crate::net::{limits, socket};
 use crate::tunnel::handshake::{self, HandshakeError};
@@ -28,7 +29,7 @@ pub(super) struct Opened {
 /// One application connection on its way to an endpoint.
 pub(super) struct Dialler<'a> {
     ctx: &'a Rc<Context>,
-    upstream: &'a Target,
+    upstream: &'a Route,
     app: &'a TcpStream,
     /// The application's first bytes, kept until an endpoint has taken the stream.
     early: Vec<u8>,
@@ -48,12 +49,12 @@ enum Attempt {
 }
 
 struct Choice {
-    endpoint: std::sync::Arc<Endpoint>,
+    endpoint: Arc<Endpoint>,
     stats: Rc<Stats>,
 }
 
 impl<'a> Dialler<'a> {
-    pub(super) const fn new(ctx: &'a Rc<Context>, upstream: &'a Target, app: &'a TcpStream) -> Self {
+    pub(super) const fn new(ctx: &'a Rc<Context>, upstream: &'a Route, app: &'a TcpStream) -> Self {
         Self { ctx, upstream, app, early: Vec::new(), early_ended: false, failed: BTreeSet::new() }
     }
 
@@ -125,6 +126,9 @@ impl<'a> Dialler<'a> {
         let verdict = match self.verdict(&stream).await {
             Ok(verdict) => verdict,
             Err(end) => {
+                if end.reason == Reason::ConnectTimeout {
+                    self.count_failure(choice);
+                }
                 stream.reset(end.reason, &end.detail);
                 return Attempt::Final(end);
             }
@@ -177,10 +181,21 @@ impl<'a> Dialler<'a> {
             .map_err(|error| End::new(Reason::IdentityMismatch, error.to_string()))?;
         let key = Key { service: name.clone(), address, generation: identity.generation() };
         let (limit, not_after) = (self.upstream.connect_timeout, identity.not_after());
-        let dial = async move {
-            let established = handshake::connect(address, config, limit).await?;
-            let expires = not_after.min(established.expires);
-            Ok::<_, HandshakeError>(Driver::new(established, expires, None))
+        let metrics = self.ctx.metrics.clone();
+        let dial = || {
+            let (config, metrics) = (Arc::clone(&config), metrics.clone());
+            async move {
+                let established = handshake::connect(address, config, limit).await;
+                let result = established.as_ref().err().map_or(Reason::Ok, HandshakeError::reason);
+                // Without a connection there was no handshake.
+                if result != Reason::ConnectRefused {
+                    metrics.tls_handshake(OUTBOUND, result);
+                }
+                let established = established?;
+                let expires = not_after.min(established.expires);
+                let (lane, driver) = Driver::new(established, expires, None);
+                Ok::<_, HandshakeError>((lane, driver.holding(metrics.lane(OUTBOUND))))
+            }
         };
         let lane = self
             .ctx

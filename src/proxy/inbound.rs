@@ -1,13 +1,11 @@
 //! The side that accepts for its application: verify, authorize each stream, dial the application,
 //! and cut what a change of policy forbids.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use super::connection::{Connection, INBOUND};
 use super::context::Context;
@@ -23,7 +21,9 @@ pub(super) struct Inbound {
     ctx: Rc<Context>,
     drain: Watcher,
     lanes: RefCell<Vec<Lane>>,
-    handshakes: Arc<Semaphore>,
+    /// TLS connections, unfinished ones included.
+    connections: Cell<usize>,
+    turn: handshake::Turn,
 }
 
 /// Accepts peers until the drain begins, then lets them go.
@@ -32,7 +32,8 @@ pub(super) async fn serve(ctx: Rc<Context>, listener: TcpListener, drain: Watche
         ctx,
         drain,
         lanes: RefCell::new(Vec::new()),
-        handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
+        connections: Cell::new(0),
+        turn: handshake::Turn::new(1),
     });
     inbound.accept(listener).await;
     inbound.retire_all(Reason::Drained);
@@ -43,26 +44,22 @@ impl Inbound {
         let mut acceptor = Acceptor::new(listener);
         let (mut drain, mut identity) = (self.drain.clone(), self.ctx.agent.identity.clone());
         loop {
-            // Waiting here leaves further connections in the kernel's queue.
-            let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await else { return };
-            let (peer, address) = loop {
-                tokio::select! {
-                    accepted = acceptor.accept() => break accepted,
-                    () = drain.reached(Phase::Draining) => return,
-                    // New streams shall see the new certificate.
-                    Ok(()) = identity.changed() => self.retire_all(Reason::Ok),
+            let (peer, address) = tokio::select! {
+                accepted = acceptor.accept() => accepted,
+                () = drain.reached(Phase::Draining) => return,
+                Ok(()) = identity.changed() => {
+                    self.retire_all(Reason::Ok); // new streams shall see the new certificate
+                    continue;
                 }
             };
-            if self.lanes.borrow().len() >= limits::INBOUND_TLS {
+            let Some(place) = Place::take(self) else {
                 socket::reset_on_close(&peer);
                 self.ctx.metrics.limit_reached("inbound_tls");
                 continue;
-            }
-            let inbound = Rc::clone(self);
+            };
             tokio::task::spawn_local(async move {
-                let driver = inbound.handshake(peer, address).await;
-                drop(permit);
-                if let Some((lane, driver)) = driver {
+                let inbound = &place.0;
+                if let Some((lane, driver)) = inbound.handshake(peer, address).await {
                     inbound.run(lane, driver).await;
                 }
             });
@@ -74,16 +71,20 @@ impl Inbound {
             tracing::warn!(peer = %address, "refused a peer: no certificate or configuration yet");
             return None;
         };
-        let established = match handshake::accept(peer, address, identity.server_config()).await {
-            Ok(established) => established,
-            // Checks of the port do so all the time, our own among them.
-            Err(HandshakeError::Silent { .. }) => return None,
-            Err(error) => {
-                self.ctx.metrics.tls_handshake(INBOUND, error.reason());
-                tracing::info!(peer = %address, reason = %error.reason(), %error, "refused a peer");
-                return None;
-            }
-        };
+        let established =
+            match handshake::accept(peer, address, identity.server_config(), &self.turn).await {
+                Ok(established) => {
+                    self.ctx.metrics.tls_handshake(INBOUND, Reason::Ok);
+                    established
+                }
+                // Checks of the port do so all the time, our own among them.
+                Err(HandshakeError::Silent { .. }) => return None,
+                Err(error) => {
+                    self.ctx.metrics.tls_handshake(INBOUND, error.reason());
+                    tracing::info!(peer = %address, reason = %error.reason(), %error, "refused a peer");
+                    return None;
+                }
+            };
         let inbound = Rc::clone(self);
         let source = established.peer.clone();
         let expires = identity.not_after().min(established.expires);
@@ -91,7 +92,8 @@ impl Inbound {
             let (inbound, source) = (Rc::clone(&inbound), source.clone());
             tokio::task::spawn_local(async move { inbound.stream(stream, source, address).await });
         });
-        Some(Driver::new(established, expires, Some(on_open)))
+        let (lane, driver) = Driver::new(established, expires, Some(on_open));
+        Some((lane, driver.holding(self.ctx.metrics.lane(INBOUND))))
     }
 
     async fn run(&self, lane: Lane, driver: Driver) {
@@ -144,6 +146,7 @@ impl Inbound {
             Ok(app) => Rc::new(app),
             Err(end) => return refuse(stream, end),
         };
+        socket::reset_on_close(&app); // until it has ended cleanly
         stream.accept();
         record.connected();
         let mut drain = self.drain.clone();
@@ -157,7 +160,6 @@ impl Inbound {
         let (to_caller, from_caller) = stream.bytes();
         record.moved(from_caller, to_caller);
         if end.reason != Reason::Ok {
-            socket::reset_on_close(&app);
             stream.reset(end.reason, &end.detail);
         }
         end
@@ -189,11 +191,32 @@ impl Inbound {
         let limit = self.ctx.local_dial_limit();
         let refused = |error: std::io::Error| {
             let detail = format!("cannot reach the application at {}:{}: {error}", app.host, app.port);
-            End::new(Reason::AppRefused, detail)
+            // It may have been taken and reset before we could look.
+            let reset = error.kind() == std::io::ErrorKind::ConnectionReset;
+            End::new(if reset { Reason::AppReset } else { Reason::AppRefused }, detail)
         };
         let address = socket::resolve(&app.host, app.port, limit).await.map_err(refused)?;
         record.access().endpoint_address = Some(address);
         socket::connect(address, limit).await.map_err(refused)
+    }
+}
+
+/// A TLS connection's place under the limit.
+struct Place(Rc<Inbound>);
+
+impl Place {
+    fn take(inbound: &Rc<Inbound>) -> Option<Self> {
+        let held = inbound.connections.get();
+        (held < limits::INBOUND_TLS).then(|| {
+            inbound.connections.set(held + 1);
+            Self(Rc::clone(inbound))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get().saturating_sub(1));
     }
 }
 

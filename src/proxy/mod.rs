@@ -19,7 +19,7 @@ mod worker;
 pub use settings::{LocalApp, Settings, Upstream};
 
 use std::io;
-use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -49,12 +49,12 @@ impl Proxy {
         let (stop, stopped) = watch::channel(false);
         let workers = settings.workers.max(1);
         let (plan, listeners) = settings.split();
-        let plan = std::sync::Arc::new(plan);
+        let plan = Arc::new(plan);
         let mut ended = Vec::new();
         for number in 0..workers {
             let (done, end) = oneshot::channel();
             let parts = worker::Parts {
-                plan: std::sync::Arc::clone(&plan),
+                plan: Arc::clone(&plan),
                 listeners: listeners.share()?,
                 agent: agent.clone(),
                 metrics: metrics.clone(),
@@ -99,8 +99,11 @@ impl Proxy {
 
     /// Waits until a worker has died, which none does by itself: a fault that ends the process.
     pub async fn worker_died(&mut self) {
-        let ended = self.ended.iter_mut();
-        let _which = futures_util::future::select_all(ended).await;
+        if self.ended.is_empty() {
+            return; // the last one was the one that died before
+        }
+        let (_, dead, _) = futures_util::future::select_all(&mut self.ended).await;
+        self.ended.swap_remove(dead); // nobody may wait for it again
     }
 }
 
@@ -112,8 +115,20 @@ async fn stop_workers(stop: &watch::Sender<bool>, ended: Vec<oneshot::Receiver<(
     }
 }
 
-/// The listening sockets of one worker.
-struct Listeners {
-    inbound: Option<TcpListener>,
-    upstreams: Vec<TcpListener>,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_worker_died_the_rest_can_still_drain() {
+        let (inbound, outbound) = (drain::new(), drain::new());
+        let (stop, _stopped) = watch::channel(false);
+        let (dead, first) = oneshot::channel();
+        let (alive, second) = oneshot::channel();
+        let mut proxy = Proxy { inbound, outbound, stop, ended: vec![first, second] };
+        drop(dead);
+        proxy.worker_died().await;
+        alive.send(()).unwrap();
+        assert!(proxy.drain(Duration::from_secs(1)).await);
+    }
 }

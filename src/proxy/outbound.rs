@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
 use super::dial::{Dialler, Opened};
-use super::settings::Target;
+use super::settings::Route;
 use crate::model::Reason;
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
@@ -30,7 +30,7 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
         };
         let (ctx, drain) = (Rc::clone(&ctx), drain.clone());
         tokio::task::spawn_local(async move {
-            if let Some(upstream) = ctx.plan.upstreams.get(index) {
+            if let Some(upstream) = ctx.plan.routes.get(index) {
                 connection(&ctx, upstream, app, client, drain).await;
             }
             drop(admission);
@@ -40,7 +40,7 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
 
 async fn connection(
     ctx: &Rc<Context>,
-    upstream: &Target,
+    upstream: &Route,
     app: TcpStream,
     client: SocketAddr,
     mut drain: Watcher,
@@ -48,6 +48,7 @@ async fn connection(
     let (source, destination) = (&ctx.plan.service, &upstream.destination);
     let mut record = Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
     record.report_to(&ctx.agent.edges, source, destination);
+    socket::reset_on_close(&app); // until it has ended cleanly
     let app = Rc::new(app);
     let opened = tokio::select! {
         biased;
@@ -58,15 +59,12 @@ async fn connection(
         Ok(opened) => carry(opened, &app, &mut record, &mut drain).await,
         Err(end) => end,
     };
-    if end.reason != Reason::Ok {
-        socket::reset_on_close(&app);
-    }
     record.close(end);
 }
 
 async fn open(
     ctx: &Rc<Context>,
-    upstream: &Target,
+    upstream: &Route,
     app: &Rc<TcpStream>,
     record: &mut Connection,
 ) -> Result<Opened, End> {

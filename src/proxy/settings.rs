@@ -4,7 +4,6 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use super::Listeners;
 use crate::model::ServiceName;
 
 /// Where the sidecar finds its application.
@@ -38,40 +37,45 @@ pub struct Settings {
     pub workers: usize,
 }
 
-/// What workers go by for all their life: the settings without the sockets. A listener lives only with
-/// the task that accepts from it, so that its port refuses as soon as nobody does.
+/// What connections need of the settings. Without the listening sockets, which belong to whoever
+/// accepts: the kernel refuses new connections as soon as the last handle is closed.
 pub(super) struct Plan {
     pub(super) service: ServiceName,
     pub(super) app: LocalApp,
-    pub(super) upstreams: Vec<Target>,
+    pub(super) routes: Vec<Route>,
 }
 
-/// An upstream without its local port.
-pub(super) struct Target {
+/// An upstream without its socket.
+pub(super) struct Route {
     pub(super) destination: ServiceName,
     pub(super) connect_timeout: Duration,
 }
 
+/// The listening sockets of one worker; upstreams in the order of the routes.
+pub(super) struct Listeners {
+    pub(super) inbound: Option<TcpListener>,
+    pub(super) upstreams: Vec<TcpListener>,
+}
+
 impl Settings {
     pub(super) fn split(self) -> (Plan, Listeners) {
-        let Self { service, app, inbound, upstreams, .. } = self;
-        let (targets, doors) = upstreams
+        let Self { service, app, inbound, upstreams, workers: _ } = self;
+        let (routes, upstreams) = upstreams
             .into_iter()
             .map(|Upstream { destination, listener, connect_timeout }| {
-                (Target { destination, connect_timeout }, listener)
+                (Route { destination, connect_timeout }, listener)
             })
             .unzip();
-        (Plan { service, app, upstreams: targets }, Listeners { inbound, upstreams: doors })
+        (Plan { service, app, routes }, Listeners { inbound, upstreams })
     }
 }
 
 impl Listeners {
-    /// Another handle to every listening socket: workers accept from the same queues.
+    /// Another handle to every socket: workers accept from the same queues.
     pub(super) fn share(&self) -> io::Result<Self> {
-        let upstreams = self.upstreams.iter().map(TcpListener::try_clone);
         Ok(Self {
             inbound: self.inbound.as_ref().map(TcpListener::try_clone).transpose()?,
-            upstreams: upstreams.collect::<io::Result<_>>()?,
+            upstreams: self.upstreams.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?,
         })
     }
 }

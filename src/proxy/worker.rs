@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use super::context::Context;
-use super::settings::Plan;
-use super::{Listeners, inbound, outbound};
+use super::settings::{Listeners, Plan};
+use super::{inbound, outbound};
 use crate::agent;
 use crate::net::drain::Watcher;
 use crate::telemetry::ProxyMetrics;
@@ -39,9 +39,12 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
 async fn serve(parts: Parts) -> io::Result<()> {
     let Parts { plan, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
     let ctx = Rc::new(Context::new(plan, agent, metrics));
-    if let Some(listener) = listeners.inbound {
-        let listener = TcpListener::from_std(listener)?;
-        tokio::task::spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));
+    match listeners.inbound {
+        Some(listener) => {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));
+        }
+        None => drop(inbound), // the drain shall not wait for it
     }
     for (index, listener) in listeners.upstreams.into_iter().enumerate() {
         let listener = TcpListener::from_std(listener)?;

@@ -59,6 +59,12 @@ pub(super) mod names {
         ("weft_proxies_connected", "Proxies whose control stream is up");
     pub(in super::super) const CATALOG_SIZE: Name =
         ("weft_catalog_size", "Entries in the catalog, by kind");
+    pub(in super::super) const CATALOG_CHECKS: Name =
+        ("weft_catalog_checks", "Health checks in the catalog, by status");
+    pub(in super::super) const EDGE_CONNECTIONS: Name =
+        ("weft_edge_connections", "Connections that sidecars reported as ended, by reason");
+    pub(in super::super) const EDGE_BYTES: Name =
+        ("weft_edge_bytes", "Application bytes that sidecars reported, by way");
     pub(in super::super) const STORE_COMMITS: Name =
         ("weft_store_commits", "Store transactions, by result");
     pub(in super::super) const GRPC_REQUESTS: Name =
@@ -67,7 +73,6 @@ pub(super) mod names {
         ("weft_http_requests", "HTTP API requests answered, by route and class of status code");
     pub(in super::super) const HTTP_SECONDS: Name =
         ("weft_http_request_seconds", "Time to answer an HTTP API request that does not block");
-    pub(in super::super) const DNS_QUERIES: Name = ("weft_dns_queries", "DNS queries answered, by code");
     pub(in super::super) const CHECK_RESULTS: Name =
         ("weft_check_changes", "Changes of health checks taken in, by status");
     pub(in super::super) const CERTIFICATES_ISSUED: Name =
@@ -85,6 +90,9 @@ pub(super) mod names {
 
 /// Most upstreams with series of their own in metrics that have only a destination.
 pub const MAX_DESTINATIONS: usize = 256;
+
+/// The limits that are counted; they show as zero before they are reached, so that a rate sees the first.
+const LIMITS: [&str; 2] = ["connections", "inbound_tls"];
 
 /// From 100 µs (a warm lane on loopback) to 10 s (the longest dial that is waited for).
 const DIAL_BUCKETS_SECONDS: [f64; 16] = [
@@ -207,6 +215,9 @@ impl ProxyMetrics {
         add(&mut registry, names::CONFIG_UPDATES, inner.config_updates.clone());
         add(&mut registry, names::LIMIT_REACHED, inner.limits.clone());
         inner.registry = Arc::new(registry);
+        for limit in LIMITS {
+            drop(inner.limits.get_or_create(&LimitLabels { limit }));
+        }
         Self { inner: Arc::new(inner) }
     }
 
@@ -241,14 +252,12 @@ impl ProxyMetrics {
         self.inner.ejections.get_or_create(&labels).inc();
     }
 
-    /// A tunnel connection came up.
-    pub fn lane_opened(&self, direction: &'static str) {
-        self.inner.lanes_open.get_or_create(&DirectionLabels { direction }).inc();
-    }
-
-    /// A tunnel connection that came up has ended.
-    pub fn lane_closed(&self, direction: &'static str) {
-        self.inner.lanes_open.get_or_create(&DirectionLabels { direction }).dec();
+    /// A tunnel connection came up; it counts as open until the guard is dropped.
+    #[must_use]
+    pub fn lane(&self, direction: &'static str) -> LaneGuard {
+        let open = self.inner.lanes_open.get_or_create_owned(&DirectionLabels { direction });
+        open.inc();
+        LaneGuard(open)
     }
 
     /// A leaf certificate is in use from now on.
@@ -257,10 +266,10 @@ impl ProxyMetrics {
         self.inner.cert_expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
-    /// An attempt to get a certificate ended.
-    pub fn renewal(&self, succeeded: bool) {
+    /// So many further attempts to get a certificate ended.
+    pub fn renewals(&self, succeeded: bool, count: u64) {
         let labels = ResultLabels { result: result_label(succeeded) };
-        self.inner.cert_renewals.get_or_create(&labels).inc();
+        self.inner.cert_renewals.get_or_create(&labels).inc_by(count);
     }
 
     /// The stream to the control plane came up or went down.
@@ -273,15 +282,24 @@ impl ProxyMetrics {
         self.inner.config_age.restart();
     }
 
-    /// A configuration update was applied or refused.
-    pub fn config_update(&self, applied: bool) {
+    /// So many further configuration updates were applied, or items of them refused.
+    pub fn config_updates(&self, applied: bool, count: u64) {
         let labels = ResultLabels { result: if applied { "applied" } else { "refused" } };
-        self.inner.config_updates.get_or_create(&labels).inc();
+        self.inner.config_updates.get_or_create(&labels).inc_by(count);
     }
 
     /// A limit was reached; `limit` is the name of its constant in lower case.
     pub fn limit_reached(&self, limit: &'static str) {
         self.inner.limits.get_or_create(&LimitLabels { limit }).inc();
+    }
+}
+
+/// One open tunnel connection.
+pub struct LaneGuard(Gauge);
+
+impl Drop for LaneGuard {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -11,12 +11,14 @@ pub mod logging;
 pub mod metrics;
 mod process;
 pub mod readiness;
+pub mod reading;
 pub mod server;
 
 pub use access::AccessRecord;
 pub use edges::EdgeMetrics;
-pub use metrics::ProxyMetrics;
+pub use metrics::{LaneGuard, ProxyMetrics};
 pub use readiness::{Pending, Readiness};
+pub use reading::{EdgeReading, Reading};
 pub use server::ServerMetrics;
 
 /// Label and log word of the side that dials for its application.

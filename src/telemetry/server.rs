@@ -1,4 +1,4 @@
-//! Metrics of a server: the handles that `control`, `api`, `dns` and `app` count with.
+//! Metrics of a server: the handles that `api` and `app` count with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::edges::OTHER;
 use super::metrics::{BoundedLabels, ResultLabels, add, base_registry, names, result_label};
+use super::reading::{Read, Readings};
 
 /// Most HTTP routes with series of their own; the API has well under two hundred.
 const MAX_ROUTES: usize = 256;
@@ -24,11 +24,6 @@ const HTTP_BUCKETS_SECONDS: [f64; 14] =
 const HTTP_METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabels {
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GrpcLabels {
     method: &'static str,
     code: &'static str,
@@ -39,11 +34,6 @@ struct HttpLabels {
     route: String,
     method: &'static str,
     class: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RcodeLabels {
-    rcode: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,13 +55,11 @@ pub struct ServerMetrics {
 struct Inner {
     registry: Arc<Registry>,
     routes: BoundedLabels,
-    proxies_connected: Gauge,
-    catalog_size: Family<KindLabels, Gauge>,
+    readings: Readings,
     store_commits: Family<ResultLabels, Counter>,
     grpc_requests: Family<GrpcLabels, Counter>,
     http_requests: Family<HttpLabels, Counter>,
     http_seconds: Histogram,
-    dns_queries: Family<RcodeLabels, Counter>,
     check_changes: Family<StatusLabels, Counter>,
     certificates_issued: Family<ResultLabels, Counter>,
     tokens: Family<EventLabels, Counter>,
@@ -89,25 +77,21 @@ impl ServerMetrics {
         let mut inner = Inner {
             registry: Arc::default(),
             routes: BoundedLabels::new(MAX_ROUTES),
-            proxies_connected: Gauge::default(),
-            catalog_size: Family::default(),
+            readings: Readings::default(),
             store_commits: Family::default(),
             grpc_requests: Family::default(),
             http_requests: Family::default(),
             http_seconds: Histogram::new(HTTP_BUCKETS_SECONDS),
-            dns_queries: Family::default(),
             check_changes: Family::default(),
             certificates_issued: Family::default(),
             tokens: Family::default(),
         };
         let mut registry = base_registry();
-        add(&mut registry, names::PROXIES_CONNECTED, inner.proxies_connected.clone());
-        add(&mut registry, names::CATALOG_SIZE, inner.catalog_size.clone());
+        registry.register_collector(Box::new(inner.readings.clone()));
         add(&mut registry, names::STORE_COMMITS, inner.store_commits.clone());
         add(&mut registry, names::GRPC_REQUESTS, inner.grpc_requests.clone());
         add(&mut registry, names::HTTP_REQUESTS, inner.http_requests.clone());
         add(&mut registry, names::HTTP_SECONDS, inner.http_seconds.clone());
-        add(&mut registry, names::DNS_QUERIES, inner.dns_queries.clone());
         add(&mut registry, names::CHECK_RESULTS, inner.check_changes.clone());
         add(&mut registry, names::CERTIFICATES_ISSUED, inner.certificates_issued.clone());
         add(&mut registry, names::TOKENS, inner.tokens.clone());
@@ -121,25 +105,16 @@ impl ServerMetrics {
         Arc::clone(&self.inner.registry)
     }
 
-    /// A proxy's control stream came up.
-    pub fn proxy_connected(&self) {
-        self.inner.proxies_connected.inc();
+    /// Calls `read` at each scrape for as long as the caller keeps it. The first reader stays.
+    pub fn read_with(&self, read: &Arc<Read>) {
+        if self.inner.readings.0.set(Arc::downgrade(read)).is_err() {
+            tracing::error!("the metrics have somebody who reads already");
+        }
     }
 
-    /// A control stream that came up has ended.
-    pub fn proxy_disconnected(&self) {
-        self.inner.proxies_connected.dec();
-    }
-
-    /// Number of entries of a kind: `nodes`, `services`, `instances`, `checks`, `intentions`.
-    pub fn catalog_size(&self, kind: &'static str, entries: usize) {
-        let gauge = self.inner.catalog_size.get_or_create_owned(&KindLabels { kind });
-        gauge.set(i64::try_from(entries).unwrap_or(i64::MAX));
-    }
-
-    /// A store transaction was committed, or failed.
-    pub fn store_commit(&self, succeeded: bool) {
-        self.inner.store_commits.get_or_create(&ResultLabels { result: result_label(succeeded) }).inc();
+    /// A store transaction ended: `ok`, `conflict` or `error`.
+    pub fn store_commit(&self, result: &'static str) {
+        self.inner.store_commits.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// A gRPC request was answered; `code` is the word of its status code.
@@ -159,11 +134,6 @@ impl ServerMetrics {
         if let Some(took) = took {
             self.inner.http_seconds.observe(took.as_secs_f64());
         }
-    }
-
-    /// A DNS query was answered, with this response code.
-    pub fn dns_query(&self, rcode: &'static str) {
-        self.inner.dns_queries.get_or_create(&RcodeLabels { rcode }).inc();
     }
 
     /// A check changed to this status.

@@ -5,16 +5,24 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use rustls::Connection;
+use tokio::io::Interest;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::codec::{CodecError, Decoder, Event};
 use super::handshake::{Established, NonBlocking};
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};
-use super::stream::{End, OpenRequest, Stream, Verdict};
+use super::stream::{End, OpenRequest, Stream, StreamCell, Verdict};
 use super::{flow, scratch};
 use crate::model::Reason;
 use crate::net::{limits, socket};
+
+/// Reads in a row before the other tasks of the thread have their turn: readiness alone never makes
+/// this task wait, so a peer that always has something to say would keep the thread to itself.
+const READS_IN_A_ROW: u32 = 8;
+/// How long a lane that we have closed waits for the peer to close, too.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Called for each stream that the peer opens.
 type OnOpen = Box<dyn Fn(Stream)>;
@@ -24,11 +32,14 @@ pub struct Driver {
     lane: Lane,
     tls: Connection,
     decoder: Decoder,
-    /// The other half of `outgoing`'s double buffer.
-    sealing: Vec<u8>,
     on_open: Option<OnOpen>,
+    /// Dropped when the lane has ended.
+    _held: Option<Box<dyn std::any::Any>>,
     expires: Instant,
     idle_since: Instant,
+    /// What came together with the end of the handshake was looked at.
+    begun: bool,
+    reads_in_a_row: u32,
     /// The peer has sent at least one frame.
     heard: bool,
     /// The peer's close_notify came.
@@ -60,10 +71,12 @@ impl Driver {
             lane: lane.clone(),
             tls,
             decoder: Decoder::default(),
-            sealing: Vec::new(),
             on_open,
+            _held: None,
             expires: now + left,
             idle_since: now,
+            begun: false,
+            reads_in_a_row: 0,
             heard: false,
             peer_finished: false,
             finished: false,
@@ -71,12 +84,24 @@ impl Driver {
         (lane, driver)
     }
 
-    /// Runs until the lane is closed or broken; every stream still on it is told.
+    /// Keeps a value for as long as the lane lives.
+    #[must_use]
+    pub fn holding(mut self, value: impl std::any::Any) -> Self {
+        self._held = Some(Box::new(value));
+        self
+    }
+
+    /// Runs until the lane is closed or broken; every stream still on it is told, even when this is
+    /// cancelled.
     pub async fn run(mut self) -> LaneEnd {
         let end = match self.drive().await {
             Ok(end) | Err(end) => end,
         };
         self.close(&end);
+        if end.reason == Reason::Ok {
+            // It is closed for the streams already; whether the peer answers changes nothing.
+            let _late = timeout(LINGER, self.linger()).await;
+        }
         end
     }
 
@@ -85,21 +110,28 @@ impl Driver {
             self.accept(1, OpenRequest::default())?;
             self.lane.0.state.borrow_mut().retired = true; // one stream, then the end
         }
-        // What came together with the end of the handshake is already decrypted.
-        self.process()?;
         loop {
-            self.flush()?;
+            if !self.begun && self.may_read() {
+                self.begun = true;
+                self.process()?;
+            }
+            self.flush_or_hear()?;
             if let Some(end) = self.end_reached() {
                 return Ok(end);
             }
             let inner = Rc::clone(&self.lane.0);
+            let may_read = self.may_read();
             let deadline = self.deadline();
             tokio::select! {
                 biased;
                 () = inner.wake.notified() => {}
-                ready = inner.socket.readable(), if self.may_read() => {
+                ready = inner.socket.readable(), if may_read => {
                     ready.map_err(|error| self.broken(&error))?;
-                    self.read()?;
+                    self.read_in_turn().await?;
+                }
+                _ready = inner.socket.ready(Interest::ERROR), if !may_read => {
+                    let error = inner.socket.take_error().ok().flatten();
+                    return Err(self.broken(&error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())));
                 }
                 ready = inner.socket.writable(), if inner.blocked.get() => {
                     ready.map_err(|error| self.broken(&error))?;
@@ -109,20 +141,22 @@ impl Driver {
         }
     }
 
-    /// In raw mode the socket is read only while the application keeps up; frames have credit.
+    /// In raw mode the socket is read only while there is an application that keeps up. Frames have
+    /// credit, but a peer that lets our answers pile up is not listened to meanwhile.
     fn may_read(&self) -> bool {
         match self.lane.mode() {
-            Mode::Lane => true,
+            Mode::Lane => self.lane.0.state.borrow().outgoing.len() < limits::LANE_ANSWERS,
             Mode::Raw => {
-                let backlog = self.lane.find(1).map_or(0, |cell| cell.backlog());
-                !self.peer_finished && backlog < flow::INITIAL_WINDOW as usize
+                let keeps_up = |cell: &StreamCell| cell.backlog() < flow::INITIAL_WINDOW as usize;
+                !self.peer_finished && self.lane.find(1).is_some_and(|cell| keeps_up(&cell))
             }
         }
     }
 
     fn deadline(&self) -> Instant {
         let idle = self.idle_since + limits::LANE_IDLE;
-        if self.dialled() && self.lane.streams() == 0 { idle.min(self.expires) } else { self.expires }
+        let may_idle_out = self.dialled() && self.lane.is_open() && self.lane.streams() == 0;
+        if may_idle_out { idle.min(self.expires) } else { self.expires }
     }
 
     fn dialled(&self) -> bool {
@@ -152,21 +186,32 @@ impl Driver {
         (state.retired && sent).then(|| end(Reason::Ok, ""))
     }
 
-    /// Reads what is there, up to one buffer, and handles it.
-    fn read(&mut self) -> Result<(), LaneEnd> {
+    async fn read_in_turn(&mut self) -> Result<(), LaneEnd> {
+        self.read()?;
+        self.reads_in_a_row += 1;
+        if self.reads_in_a_row >= READS_IN_A_ROW {
+            self.reads_in_a_row = 0;
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, up to one buffer, and handles it; says whether there was something.
+    fn read(&mut self) -> Result<bool, LaneEnd> {
         scratch::with_lane_buffers(|cipher, plain| {
             let count = match self.lane.0.socket.try_read(cipher) {
                 Ok(0) => return Err(self.truncated()),
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(self.broken(&error)),
             };
             let mut input = &cipher[..count];
-            while !input.is_empty() {
+            // Nothing counts after close_notify, and rustls takes no more of it.
+            while !input.is_empty() && !self.peer_finished {
                 self.tls.read_tls(&mut input).map_err(|error| self.broken(&error))?;
                 self.open_records(plain)?;
             }
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -206,6 +251,9 @@ impl Driver {
         match event {
             Event::Open { stream, port, service } => self.accept(stream, OpenRequest { service, port }),
             Event::Data { stream, bytes } => self.deliver(stream, bytes, true),
+            Event::Opened { .. } | Event::Refused { .. } if !self.dialled() => {
+                Err(end(Reason::PeerReset, "the peer broke the protocol: it answered its own stream"))
+            }
             Event::Opened { stream } => self.with(stream, |cell| cell.decide(Verdict::Opened)),
             Event::Refused { stream, reason, detail } => {
                 self.with(stream, |cell| cell.decide(Verdict::Refused { reason, detail }))
@@ -216,7 +264,7 @@ impl Driver {
                 cell.decide(Verdict::Lost { reason, detail: lost, untouched });
                 cell.reset(End::new(reason, detail));
             }),
-            Event::Credit { stream, bytes } => match self.lane.find(stream) {
+            Event::Credit { stream, bytes } => match self.find(stream)? {
                 Some(cell) => cell.grant(bytes).map_err(|_| overflow()),
                 None => Ok(()),
             },
@@ -227,16 +275,28 @@ impl Driver {
         }
     }
 
-    /// A stream that is not there any more was reset by us while the peer's frame was on its way.
-    fn with(&self, stream: u32, action: impl FnOnce(&super::stream::StreamCell)) -> Result<(), LaneEnd> {
-        if let Some(cell) = self.lane.find(stream) {
+    fn with(&self, stream: u32, action: impl FnOnce(&StreamCell)) -> Result<(), LaneEnd> {
+        if let Some(cell) = self.find(stream)? {
             action(&cell);
         }
         Ok(())
     }
 
+    /// A stream that is not there any more was reset by us while the peer's frame was on its way; one
+    /// that never was breaks the protocol.
+    fn find(&self, stream: u32) -> Result<Option<Rc<StreamCell>>, LaneEnd> {
+        let found = self.lane.find(stream);
+        if found.is_none() && stream > self.lane.0.state.borrow().last_id {
+            return Err(end(
+                Reason::PeerReset,
+                "the peer broke the protocol: nobody opened that stream",
+            ));
+        }
+        Ok(found)
+    }
+
     fn deliver(&self, stream: u32, bytes: &[u8], limited: bool) -> Result<(), LaneEnd> {
-        let Some(cell) = self.lane.find(stream) else { return Ok(()) };
+        let Some(cell) = self.find(stream)? else { return Ok(()) };
         let credit = cell.deliver(bytes, limited).map_err(|_| overflow())?;
         if credit > 0 {
             self.lane.put(&Event::Credit { stream, bytes: credit });
@@ -276,6 +336,18 @@ impl Driver {
         }
     }
 
+    /// Flushes; when that fails, hears first what the peer said before it closed, which explains more
+    /// and may be the promise that it did not look at our streams.
+    fn flush_or_hear(&mut self) -> Result<(), LaneEnd> {
+        let Err(broken) = self.flush() else { return Ok(()) };
+        for _ in 0..READS_IN_A_ROW {
+            if !self.may_read() || !self.read()? {
+                break;
+            }
+        }
+        Err(broken)
+    }
+
     /// Seals what has gathered and writes as much as the socket takes.
     fn flush(&mut self) -> Result<(), LaneEnd> {
         let inner = Rc::clone(&self.lane.0);
@@ -298,16 +370,13 @@ impl Driver {
     /// Moves `outgoing` into TLS records; says whether there is something to write now.
     fn seal(&mut self) -> bool {
         let mut state = self.lane.0.state.borrow_mut();
-        std::mem::swap(&mut state.outgoing, &mut self.sealing);
+        let sealing = std::mem::take(&mut state.outgoing);
         let finish = state.finish && !self.finished;
         drop(state);
-        if !self.sealing.is_empty() {
+        if !sealing.is_empty() {
             // Writing to an unlimited buffer in memory cannot fail.
-            let _buffered = self.tls.writer().write_all(&self.sealing);
-            self.sealing.clear();
-            if self.sealing.capacity() > scratch::BYTES {
-                self.sealing = Vec::new();
-            }
+            let _buffered = self.tls.writer().write_all(&sealing);
+            scratch::give_back(sealing);
         }
         if finish {
             self.finished = true;
@@ -338,11 +407,30 @@ impl Driver {
                 self.tls.send_close_notify();
             }
             let _last = self.tls.write_tls(&mut NonBlocking(&self.lane.0.socket));
+            // Streams may hold the socket for a while, but the peer shall know now.
+            let _gone = socket::shut_write(&self.lane.0.socket);
         } else {
             // An alert may wait to be sent; without close_notify the peer sees that this is no clean end.
             let _alert = self.tls.write_tls(&mut NonBlocking(&self.lane.0.socket));
             if self.lane.mode() == Mode::Raw {
                 socket::reset_on_close(&self.lane.0.socket);
+            } else {
+                let _gone = socket::shut_write(&self.lane.0.socket);
+            }
+        }
+    }
+
+    /// Reads on until the peer has closed, too: a close over unread bytes is a reset, which may reach
+    /// the peer before what we said last.
+    async fn linger(&self) {
+        let socket = &self.lane.0.socket;
+        while socket.readable().await.is_ok() {
+            let read = scratch::with_lane_buffers(|cipher, _| socket.try_read(cipher));
+            match read {
+                Ok(0) => return,
+                Ok(_) => yield_now().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_gone) => return,
             }
         }
     }
@@ -364,6 +452,14 @@ impl Driver {
             reason: Reason::TlsHandshake,
             detail: format!("the peer's TLS gave up: {error}"),
             refused_by_tls: alert && !self.heard,
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.lane.0.state.borrow().end.is_none() {
+            self.close(&end(Reason::PeerReset, "the connection was given up"));
         }
     }
 }

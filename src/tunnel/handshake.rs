@@ -8,6 +8,9 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::lane::Mode;
 use crate::model::{Reason, SpiffeId};
@@ -19,7 +22,7 @@ use crate::tls;
 pub enum HandshakeError {
     #[error("cannot connect to {address}: {source}")]
     Connect { address: SocketAddr, source: io::Error },
-    #[error("no TLS handshake with {address} within {} s", limits::HANDSHAKE.as_secs())]
+    #[error("no TLS handshake with {address} in time")]
     Timeout { address: SocketAddr },
     #[error("{address} left without a word")]
     Silent { address: SocketAddr },
@@ -66,15 +69,22 @@ pub async fn connect(
     config: Arc<ClientConfig>,
     limit: Duration,
 ) -> Result<Established, HandshakeError> {
+    let started = Instant::now();
     let socket = socket::connect(address, limit)
         .await
         .map_err(|source| HandshakeError::Connect { address, source })?;
+    let left = limit.saturating_sub(started.elapsed()).min(limits::HANDSHAKE);
     // No server name is sent; the verifier looks at the SPIFFE ID only.
     let name = ServerName::IpAddress(address.ip().into());
     let tls =
         ClientConnection::new(config, name).map_err(|source| HandshakeError::Tls { address, source })?;
-    establish(socket, tls.into(), address).await
+    establish(socket, tls.into(), address, left, None).await
 }
+
+/// Whose turn it is to compute. Handshakes of peers are expensive and anybody may begin one, so they
+/// queue for one place on the thread, and what else runs there comes in between. Waiting for a slow
+/// or silent peer holds no place.
+pub type Turn = Semaphore;
 
 /// Takes a peer's connection.
 ///
@@ -84,17 +94,20 @@ pub async fn accept(
     socket: TcpStream,
     address: SocketAddr,
     config: Arc<ServerConfig>,
+    turn: &Turn,
 ) -> Result<Established, HandshakeError> {
     let tls = ServerConnection::new(config).map_err(|source| HandshakeError::Tls { address, source })?;
-    establish(socket, tls.into(), address).await
+    establish(socket, tls.into(), address, limits::HANDSHAKE, Some(turn)).await
 }
 
 async fn establish(
     socket: TcpStream,
     mut tls: Connection,
     address: SocketAddr,
+    limit: Duration,
+    turn: Option<&Turn>,
 ) -> Result<Established, HandshakeError> {
-    tokio::time::timeout(limits::HANDSHAKE, shake_hands(&socket, &mut tls))
+    tokio::time::timeout(limit, shake_hands(&socket, &mut tls, turn))
         .await
         .map_err(|_elapsed| HandshakeError::Timeout { address })?
         .map_err(|failure| match failure {
@@ -107,6 +120,9 @@ async fn establish(
     let expires = tls::peer_expiry(tls.peer_certificates())
         .map_err(|source| HandshakeError::Identity { address, source })?;
     let mode = if tls.alpn_protocol() == Some(tls::ALPN_LANE) { Mode::Lane } else { Mode::Raw };
+    if mode == Mode::Lane {
+        socket::notice_vanished(&socket);
+    }
     Ok(Established { socket, tls, peer, mode, expires })
 }
 
@@ -117,7 +133,11 @@ enum Failure {
     Tls(rustls::Error),
 }
 
-async fn shake_hands(socket: &TcpStream, tls: &mut Connection) -> Result<(), Failure> {
+async fn shake_hands(
+    socket: &TcpStream,
+    tls: &mut Connection,
+    turn: Option<&Turn>,
+) -> Result<(), Failure> {
     let mut heard = false;
     loop {
         write_all(socket, tls).await.map_err(Failure::Io)?;
@@ -132,12 +152,21 @@ async fn shake_hands(socket: &TcpStream, tls: &mut Connection) -> Result<(), Fai
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(Failure::Io(error)),
         }
-        if let Err(error) = tls.process_new_packets() {
+        if let Err(error) = compute(tls, turn).await {
             // The alert that explains the refusal; the refusal stands whether or not it arrives.
             let _alert = write_all(socket, tls).await;
             return Err(Failure::Tls(error));
         }
     }
+}
+
+async fn compute(tls: &mut Connection, turn: Option<&Turn>) -> Result<(), rustls::Error> {
+    let Some(turn) = turn else { return tls.process_new_packets().map(drop) };
+    // It is never closed; if it were, there would be nobody to wait for.
+    let _place = turn.acquire().await;
+    let result = tls.process_new_packets().map(drop);
+    yield_now().await;
+    result
 }
 
 async fn write_all(socket: &TcpStream, tls: &mut Connection) -> io::Result<()> {

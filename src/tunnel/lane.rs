@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::codec::{self, Event};
+use super::scratch;
 use super::stream::{OpenRequest, Stream, StreamCell, Verdict};
 use crate::model::{Reason, ServiceName, SpiffeId};
 use crate::net::limits;
@@ -67,6 +68,16 @@ pub(super) struct State {
     pub(super) end: Option<LaneEnd>,
 }
 
+impl State {
+    /// `outgoing`, with a buffer of the thread when it has none.
+    fn outgoing(&mut self) -> &mut Vec<u8> {
+        if self.outgoing.capacity() == 0 {
+            self.outgoing = scratch::spare();
+        }
+        &mut self.outgoing
+    }
+}
+
 impl Lane {
     #[must_use]
     pub fn peer(&self) -> &SpiffeId {
@@ -109,13 +120,17 @@ impl Lane {
         if state.retired {
             return None;
         }
-        let stream = state.last_id.checked_add(1)?;
+        let Some(stream) = state.last_id.checked_add(1) else {
+            drop(state);
+            self.retire(Reason::Ok); // every id was used: the next lane begins anew
+            return None;
+        };
         state.last_id = stream;
         let cell = Rc::new(StreamCell::new(stream));
         match self.0.mode {
             Mode::Lane => {
                 let service = service.as_str().to_owned();
-                codec::put(&mut state.outgoing, &Event::Open { stream, port, service });
+                codec::put(state.outgoing(), &Event::Open { stream, port, service });
             }
             Mode::Raw => {
                 state.retired = true;
@@ -137,7 +152,7 @@ impl Lane {
         state.retired = true;
         if self.0.mode == Mode::Lane {
             let last = state.last_id;
-            codec::put(&mut state.outgoing, &Event::GoAway { last, reason });
+            codec::put(state.outgoing(), &Event::GoAway { last, reason });
         }
         drop(state);
         self.0.wake.notify_one();
@@ -160,8 +175,8 @@ impl Lane {
     pub(super) fn put(&self, event: &Event<'_>) {
         let mut state = self.0.state.borrow_mut();
         match (self.0.mode, event) {
-            (Mode::Lane, event) => codec::put(&mut state.outgoing, event),
-            (Mode::Raw, Event::Data { bytes, .. }) => state.outgoing.extend_from_slice(bytes),
+            (Mode::Lane, event) => codec::put(state.outgoing(), event),
+            (Mode::Raw, Event::Data { bytes, .. }) => state.outgoing().extend_from_slice(bytes),
             (Mode::Raw, Event::Fin { .. }) => state.finish = true,
             (Mode::Raw, Event::Refused { reason, detail, .. } | Event::Reset { reason, detail, .. }) => {
                 let (reason, detail) = (*reason, detail.clone());
@@ -196,10 +211,10 @@ impl Lane {
         if id <= state.last_id {
             return Err(ReusedId);
         }
+        state.last_id = id;
         if state.retired {
             return Ok(None); // the peer's OPEN crossed our GOAWAY, which tells it to go elsewhere
         }
-        state.last_id = id;
         if state.streams.len() >= limits::ACCEPTED_STREAMS_PER_LANE {
             drop(state);
             let detail = "too many streams on one connection".to_owned();

@@ -43,7 +43,7 @@ impl Pool {
     ///
     /// # Errors
     /// Why the dial failed, shared with everyone who waited for it.
-    pub async fn lane<F>(self: &Rc<Self>, key: &Key, dial: F) -> Dialled
+    pub async fn lane<F>(self: &Rc<Self>, key: &Key, dial: impl Fn() -> F) -> Dialled
     where
         F: Future<Output = Result<(Lane, Driver), HandshakeError>> + 'static,
     {
@@ -51,15 +51,33 @@ impl Pool {
             return Ok(lane);
         }
         if self.raw.borrow().contains(&key.address) {
-            let (lane, driver) = dial.await.map_err(Rc::new)?;
-            tokio::task::spawn_local(driver.run());
+            let (lane, driver) = dial().await.map_err(Rc::new)?;
+            self.keep(key, lane.clone(), driver);
             return Ok(lane);
         }
-        let shared = self.dialling.borrow().get(key).cloned();
-        let mut waiting = shared.unwrap_or_else(|| self.start(key.clone(), dial));
+        loop {
+            let lane = self.dialled(key, &dial).await?;
+            // Others who waited may have filled it meanwhile; then a further one is needed.
+            if lane.mode() == Mode::Raw || !lane.is_open() {
+                return Ok(lane);
+            }
+            if let Some(best) = self.best(key) {
+                return Ok(best);
+            }
+        }
+    }
+
+    /// The result of the dial that is under way, or of a new one.
+    async fn dialled<F>(self: &Rc<Self>, key: &Key, dial: &impl Fn() -> F) -> Dialled
+    where
+        F: Future<Output = Result<(Lane, Driver), HandshakeError>> + 'static,
+    {
+        // A dial whose task is gone without a result is none.
+        let alive = |waiting: &watch::Receiver<_>| waiting.has_changed().is_ok();
+        let shared = self.dialling.borrow().get(key).filter(|waiting| alive(waiting)).cloned();
+        let mut waiting = shared.unwrap_or_else(|| self.start(key.clone(), dial()));
         match waiting.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(dialled)) => dialled.clone(),
-            // The dial task always leaves a result; only the end of the runtime takes it away.
             Ok(None) | Err(_) => Err(Rc::new(HandshakeError::Timeout { address: key.address })),
         }
     }

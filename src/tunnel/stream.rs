@@ -8,7 +8,6 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::Interest;
@@ -144,6 +143,9 @@ impl StreamCell {
     /// that the peer must have had credit for them.
     pub(super) fn deliver(&self, bytes: &[u8], limited: bool) -> Result<u32, Overflow> {
         let mut state = self.state.borrow_mut();
+        if state.fin_received {
+            return Err(Overflow); // FIN ended its credit
+        }
         if limited {
             state.window.received(bytes.len())?;
         }
@@ -193,6 +195,12 @@ impl Stream {
     #[must_use]
     pub fn request(&self) -> OpenRequest {
         self.cell.state.borrow().request.clone()
+    }
+
+    /// Grows whenever a byte gets on: to the peer, from it, or into the application.
+    fn progress(&self) -> u64 {
+        let state = self.cell.state.borrow();
+        state.bytes_sent + 2 * state.bytes_received - state.pending.len() as u64
     }
 
     /// Application bytes so far: sent to the peer, received from it.
@@ -246,18 +254,18 @@ impl Stream {
     }
 
     /// Moves bytes both ways until both directions have ended or something broke. The caller drops
-    /// `app` afterwards; after any end but `ok` that close is a reset, so that the application cannot
-    /// take a truncated stream for a whole one. Cancelling it leaves the stream to be reset.
+    /// `app` afterwards, which it has set to reset on close: only a clean end takes that back, so that
+    /// the application cannot take a truncated stream for a whole one, even when this is cancelled.
     pub async fn pump(&mut self, app: &Rc<TcpStream>) -> End {
         *self.cell.app.borrow_mut() = Some(Rc::clone(app));
         let end = self.pump_until_end(app).await;
         self.cell.app.borrow_mut().take();
         if end.reason == Reason::Ok {
+            socket::finish_on_close(app);
             self.ended = true;
             self.lane.forget(self.cell.id);
         } else {
             self.say_reset(end.reason, &end.detail);
-            socket::reset_on_close(app);
         }
         end
     }
@@ -305,7 +313,7 @@ impl Stream {
             read: may_send && !congested,
             room: may_send && congested,
             write: !state.pending.is_empty(),
-            half_closed: state.fin_sent != state.fin_received,
+            half_closed: state.fin_sent || state.fin_received,
         }
     }
 
@@ -369,6 +377,9 @@ impl Stream {
 
     /// Reads once from the application and sends it on; an end when the application broke off.
     fn read_app(&self, app: &TcpStream) -> Option<End> {
+        if self.lane.is_congested() {
+            return None; // others filled it in this very turn
+        }
         let credit =
             if self.is_raw() { MAX_DATA_BYTES } else { self.cell.state.borrow().credit.available() };
         let read = scratch::with_application_buffer(|buffer| {
@@ -430,7 +441,7 @@ struct Wants {
 #[derive(Default)]
 struct HalfClosed {
     deadline: Option<Instant>,
-    moved: u64,
+    progress: u64,
 }
 
 impl HalfClosed {
@@ -439,13 +450,12 @@ impl HalfClosed {
             self.deadline = None;
             return false;
         }
-        let (sent, received) = stream.bytes();
-        let limit: Duration = limits::HALF_CLOSED_IDLE;
+        let progress = stream.progress();
         match self.deadline {
-            Some(deadline) if self.moved == sent + received => Instant::now() >= deadline,
+            Some(deadline) if self.progress == progress => Instant::now() >= deadline,
             _ => {
-                self.moved = sent + received;
-                self.deadline = Some(Instant::now() + limit);
+                self.progress = progress;
+                self.deadline = Some(Instant::now() + limits::HALF_CLOSED_IDLE);
                 false
             }
         }

@@ -32,9 +32,10 @@ const TABLE: [(&str, &[&str]); 18] = [
 const EVERYTHING: &str = "everything";
 
 /// The files that may name protobuf types: conversions, and what holds or feeds a gRPC stream.
-const PB_FILES: [&str; 12] = [
+const PB_FILES: [&str; 13] = [
     "control/convert.rs",
     "control/flow.rs",
+    "control/hello.rs",
     "control/identity.rs",
     "control/mesh.rs",
     "control/mod.rs",

@@ -123,3 +123,23 @@ async fn truncation_by_a_foreign_server_is_a_reset() {
     assert!(end.is_err(), "a truncated stream looked like a whole one: {back:?}");
     assert_eq!(web.ended().await, Reason::PeerReset);
 }
+
+#[tokio::test]
+async fn a_foreign_server_that_resets_after_its_half_close_is_noticed() {
+    let ca = Authority::new().await;
+    let (listener, address) = application().await;
+    let mut web = Plane::start(&ca, "web", address, &["db"]);
+    web.knows("db", "db-1", address);
+    let mut client = web.dial("db").await;
+    client.write_all(b"x").await.unwrap();
+    let mut server = foreign_server(&ca, "db", &listener).await;
+    let mut question = [0];
+    soon("question", server.read_exact(&mut question)).await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    assert_eq!(soon("half-close", client.read_to_end(&mut back)).await.unwrap(), 0);
+    let (tcp, _tls) = server.into_inner();
+    tcp.set_zero_linger().unwrap();
+    drop(tcp);
+    assert_eq!(web.ended().await, Reason::PeerReset);
+}

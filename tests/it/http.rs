@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use weft::api::{ApiState, Server, TtlClock};
+use weft::api::{ApiState, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
 use weft::model::service::Sidecar;
@@ -32,15 +32,9 @@ pub(crate) struct Api {
     serving: JoinHandle<()>,
 }
 
-/// Remembers what the TTL clock was told.
+/// Remembers what the listener to check results was told.
 #[derive(Default)]
 pub(crate) struct Touches(pub(crate) Mutex<Vec<(String, CheckStatus, String)>>);
-
-impl TtlClock for Touches {
-    fn touch(&self, id: &str, status: CheckStatus, output: &str) {
-        self.0.lock().unwrap().push((id.to_owned(), status, output.to_owned()));
-    }
-}
 
 impl Api {
     /// A server with an empty catalog in memory: node `n1`, datacenter `dc1`, default policy allow.
@@ -61,7 +55,11 @@ impl Api {
         let ca = Ca::open(store, settings).await.unwrap();
         let clock = Arc::new(Touches::default());
         let mut state = ApiState::new(catalog.clone(), ca, Arc::new(decode));
-        state.ttl = Some(Arc::clone(&clock) as Arc<dyn TtlClock>);
+        let told = Arc::clone(&clock);
+        catalog.on_report(move |taken| {
+            let weft::model::CheckReport { id, status, output } = taken.report.clone();
+            told.0.lock().unwrap().push((id, status, output));
+        });
         state.allowed_hosts = vec!["mesh.test".to_owned()];
         state.routes = axum::Router::new().route("/metrics", axum::routing::get(|| async { "up 1\n" }));
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], state).await.unwrap();
@@ -121,6 +119,18 @@ impl Api {
         tokio::time::timeout(PATIENCE * 100, reading).await.expect("no end of the answer");
         Answer::parse(&bytes)
     }
+}
+
+/// Sends one request to any server of ours.
+pub(crate) async fn send(address: SocketAddr, method: &str, target: &str, body: &str) -> Answer {
+    let length = body.len();
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+    Answer::parse(&bytes)
 }
 
 /// An answer, taken apart.

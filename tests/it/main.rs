@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
     unreachable_pub,
     reason = "in helpers of tests as in tests: a fault ends the test, and nobody else links this"
 )]
@@ -14,7 +15,12 @@ mod cli;
 mod config_corpus;
 mod connect_mode;
 mod control;
+mod fidelity;
+mod hostile;
 mod http;
+mod mesh;
+mod metrics;
 mod plane;
 mod process;
+mod ttl;
 mod tunnel;

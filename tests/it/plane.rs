@@ -191,7 +191,10 @@ impl Plane {
 
 /// A listener for an application of the test.
 pub async fn application() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // As many as the kernel allows: storms are for the sidecars to stand, not for the test.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(4096).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }

@@ -88,7 +88,10 @@ async fn a_server_may_finish_first() {
 async fn a_reset_stays_a_reset_in_both_directions() {
     let (mut web, _db, app, _ca) = pair().await;
     let mut client = web.dial("db").await;
-    let server = accept(&app).await;
+    let mut server = accept(&app).await;
+    // A reset at once could pass for a refusal to connect.
+    server.write_all(b"x").await.unwrap();
+    soon("hello", client.read_exact(&mut [0])).await.unwrap();
     server.set_zero_linger().unwrap();
     drop(server);
     let error = read_all(&mut client).await.unwrap_err();
@@ -316,8 +319,12 @@ async fn a_drain_lets_streams_finish_and_takes_no_new_ones() {
     soon("one", server.read_exact(&mut got)).await.unwrap();
     // New connections are refused as soon as the drain has begun; the old one still works.
     loop {
-        let mut late = web.dial("db").await;
-        late.write_all(b"late").await.unwrap();
+        // The refusal may come before the connection is looked at for the first time.
+        let late = TcpStream::connect(web.upstreams["db"]).await;
+        let _refused = match late {
+            Ok(mut late) => late.write_all(b"late").await,
+            Err(refused) => Err(refused),
+        };
         if tokio::time::timeout(Duration::from_millis(200), app.accept()).await.is_err() {
             break;
         }

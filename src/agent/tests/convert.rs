@@ -1,3 +1,5 @@
+//! Resources: round trips, refusals, and nothing that panics.
+
 use proptest::prelude::*;
 
 use super::*;

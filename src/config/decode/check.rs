@@ -99,7 +99,7 @@ pub(super) fn of_service(
             format!("service:{}:{}", subject.id, index + 1)
         };
         let default_name = format!("Service '{}' check", subject.name);
-        let Some(check) = decode(cx, value, default_id, Some(default_name)) else { continue };
+        let Some(check) = decode(cx, value, Some(default_id), Some(default_name)) else { continue };
         if let Some((id, span)) = check.service.filter(|(id, _)| id != subject.id) {
             let message = format!("a check of service `{}` cannot be about `{id}`", subject.id);
             cx.report.error(Code::Conflict, span, message).help("put the check at the top of the file");
@@ -116,56 +116,61 @@ fn says_nothing(report: &Report<'_>, value: &Value) -> bool {
 
 /// A check at the top of a file. Its default id is its name.
 pub(super) fn of_node(cx: &mut Context<'_, '_>, value: &Value) -> Option<NodeCheck> {
-    decode(cx, value, String::new(), None)
+    decode(cx, value, None, None)
 }
 
+/// Decodes a check. Without defaults it must have a name, and its id is that unless given.
 fn decode(
     cx: &mut Context<'_, '_>,
     value: &Value,
-    default_id: String,
+    default_id: Option<String>,
     default_name: Option<String>,
 ) -> Option<NodeCheck> {
     let errors = cx.report.errors();
     let fields = Fields::open(cx.report, &CHECK, "check", value)?;
+    let name = fields.text(cx.report, "name").filter(|name| !name.is_empty()).map(str::to_owned);
+    let name = name.or(default_name).unwrap_or_else(|| {
+        // A name that is not a string has had its word.
+        if fields.all("name").all(|entry| entry.value.is_unset()) {
+            cx.report.missing(fields.span, "this check has no `name`").consul("Missing check name");
+        }
+        String::new()
+    });
+    let id = id(cx, &fields, default_id, &name);
     let report = &mut *cx.report;
-    let explicit_name = fields.text(report, "name").filter(|name| !name.is_empty()).map(str::to_owned);
-    let Some(name) = explicit_name.or(default_name) else {
-        report.missing(fields.span, "this check has no `name`").consul("Missing check name");
-        return None;
-    };
-    let id_key = if fields.all("id").next().is_some() { "id" } else { "check_id" };
-    let id = fields.text_entry(report, id_key).filter(|(id, _)| !id.is_empty());
-    let claim = match id {
-        Some((_, span)) => Some(span),
-        // Ids made from the id of the service are as unique as that is.
-        None if default_id.is_empty() => fields.all("name").last().map(|entry| entry.value.span),
-        None => None,
-    };
-    let id = match id {
-        Some((id, _)) => id.to_owned(),
-        None if default_id.is_empty() => name.clone(),
-        None => default_id,
-    };
     let service = fields.text_entry(report, "service_id").filter(|(id, _)| !id.is_empty());
     let kind = kind(report, &fields);
     let (interval, timeout) = schedule(report, &fields, kind.as_ref());
     let definition = CheckDefinition {
-        id: id.clone(),
+        id,
         name,
         notes: fields.text(report, "notes").unwrap_or_default().to_owned(),
-        kind: kind?,
         interval,
         timeout,
         initial: initial(report, &fields),
         success_before_passing: fields.count(report, "success_before_passing"),
         failures_before_critical: fields.count(report, "failures_before_critical"),
         deregister_critical_after: deregister_after(report, &fields),
+        kind: kind?,
     };
-    if let Some(span) = claim {
-        cx.claim_check(&id, span);
-    }
     let service = service.map(|(id, span)| (id.to_owned(), span));
-    (cx.report.errors() == errors).then_some(NodeCheck { definition, service })
+    (report.errors() == errors).then_some(NodeCheck { definition, service })
+}
+
+/// The id as given, else the default, else the name. Default ids come from the id of the service and
+/// are as unique as that is; all others must be free.
+fn id(cx: &mut Context<'_, '_>, fields: &Fields<'_>, default_id: Option<String>, name: &str) -> String {
+    let mut given = |key| fields.text_entry(cx.report, key).filter(|(id, _)| !id.is_empty());
+    let explicit = given("id").or_else(|| given("check_id"));
+    let (id, span) = match (explicit, default_id) {
+        (Some(explicit), _) => explicit,
+        (None, Some(default_id)) => return default_id,
+        (None, None) => (name, fields.all("name").last().map_or(fields.span, |entry| entry.value.span)),
+    };
+    if !id.is_empty() {
+        cx.claim_check(id, span);
+    }
+    id.to_owned()
 }
 
 /// The one kind of the check.

@@ -10,9 +10,6 @@ use crate::config::report::Report;
 use crate::config::value::{Entry, Form, Kind, Span, Value};
 use crate::model::duration;
 
-/// A longer key is not repeated in a message.
-const MAX_SHOWN_KEY_BYTES: usize = 64;
-
 /// Keys that share one reason. After `; ` a reason says what to do instead.
 pub(super) type Reasons = &'static [(&'static str, &'static [&'static str])];
 
@@ -302,7 +299,7 @@ pub(super) fn wrong_type(report: &mut Report<'_>, key: &str, value: &Value, want
     if value.kind == Kind::Invalid {
         return;
     }
-    let message = format!("`{}` must be {wanted}, not {}", key.escape_debug(), value.noun());
+    let message = format!("`{key}` must be {wanted}, not {}", value.noun());
     let fault = report.error(Code::Type, value.span, message);
     let go_type = match wanted {
         "a number" => "int",
@@ -360,16 +357,15 @@ fn why(reason: &str) -> &str {
 
 fn unknown_key(report: &mut Report<'_>, schema: &Schema, key: &str, span: Span) {
     if report.is_full() {
-        report.error(Code::UnknownKey, span, String::new());
+        report.error(Code::UnknownKey, span, "");
         return;
     }
     let belongs = |keys: &[&str]| keys.iter().any(|known| is_key(key, known));
     let inside = schema.inside.iter().find(|(_, keys)| belongs(keys)).map(|(block, _)| *block);
     let near = suggest(key, schema.keys);
-    let shown = if key.len() > MAX_SHOWN_KEY_BYTES { "…" } else { key };
-    let message = format!("unknown key `{}` in {}", shown.escape_debug(), schema.what);
+    let message = format!("unknown key `{key}` in {}", schema.what);
     let fault = report.error(Code::UnknownKey, span, message);
-    fault.consul(format!("Request decode failed: json: unknown field {shown:?}"));
+    fault.consul(format!("Request decode failed: json: unknown field {key:?}"));
     if let Some(block) = inside {
         fault.help(format!("it belongs into a `{block}` block"));
     } else if let Some(near) = near {

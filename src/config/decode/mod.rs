@@ -94,7 +94,8 @@ pub(super) fn registration(cx: &mut Context<'_, '_>, root: &Value) -> Option<Def
         },
         _ => root,
     };
-    match &wrapped.kind {
+    let errors = cx.report.errors();
+    let definition = match &wrapped.kind {
         Kind::List(items) => match items.as_slice() {
             [item] => service::decode(cx, item),
             _ => {
@@ -104,7 +105,11 @@ pub(super) fn registration(cx: &mut Context<'_, '_>, root: &Value) -> Option<Def
             }
         },
         _ => service::decode(cx, wrapped),
+    };
+    if definition.is_none() && cx.report.errors() == errors {
+        cx.report.error(Code::Missing, wrapped.span, "there is no service in this request");
     }
+    definition
 }
 
 /// The objects under a key that takes one, and under its plural, which takes a list.
@@ -162,12 +167,12 @@ fn claim<'s>(
         return;
     };
     if report.is_full() {
-        report.error(Code::Duplicate, site.span, String::new());
+        report.error(Code::Duplicate, site.span, "");
         return;
     }
     let (place, _) = first.source.show(first.span);
     let at = format!("{}:{}:{}", first.source.name, place.line, place.column);
-    let message = format!("the {what} id `{}` is taken", id.escape_debug());
+    let message = format!("the {what} id `{id}` is taken");
     report
         .error(Code::Duplicate, site.span, message)
         .help(format!("it was first used at {at}; give each its own `id`"));

@@ -164,7 +164,7 @@ fn config(report: &mut Report<'_>, fields: &Fields<'_>) -> BTreeMap<String, Json
         |key: &str| key.starts_with("envoy_") && (key.ends_with("_json") || key.ends_with("_tpl"));
     let entries = fields.free_object(report, "config");
     for entry in entries.iter().filter(|entry| is_fragment(&entry.key)) {
-        let message = format!("`{}` has no effect: there is no Envoy", entry.key.escape_debug());
+        let message = format!("`{}` has no effect: there is no Envoy", entry.key);
         report.warning(Code::NoEffect, entry.key_span, message);
     }
     to_json_map(entries)

@@ -1,3 +1,5 @@
+//! Requests: round trips, fields that cannot be taken, and nothing that panics.
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 

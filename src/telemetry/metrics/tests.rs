@@ -3,7 +3,8 @@
 use super::*;
 use crate::model::Action;
 use crate::telemetry::edges::MAX_EDGES;
-use crate::telemetry::{INBOUND, OUTBOUND, ServerMetrics};
+use crate::telemetry::reading::Read;
+use crate::telemetry::{EdgeReading, INBOUND, OUTBOUND, Reading, ServerMetrics};
 
 fn samples(metrics: &ProxyMetrics) -> Vec<String> {
     lines(&metrics.registry())
@@ -50,14 +51,13 @@ fn the_rest_of_a_proxy_is_visible() {
     metrics.tls_handshake(INBOUND, Reason::Ok);
     metrics.endpoints("api", "healthy", 3);
     metrics.ejected("api");
-    metrics.lane_opened(INBOUND);
-    metrics.lane_opened(INBOUND);
-    metrics.lane_closed(INBOUND);
+    let _open = metrics.lane(INBOUND);
+    drop(metrics.lane(INBOUND));
     metrics.certificate(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    metrics.renewal(false);
+    metrics.renewals(false, 1);
     metrics.control_connected(true);
     metrics.config_confirmed();
-    metrics.config_update(true);
+    metrics.config_updates(true, 1);
     metrics.limit_reached("max_streams");
     let samples = samples(&metrics);
     for expected in [
@@ -133,15 +133,26 @@ fn process_basics_are_plausible() {
 #[test]
 fn a_server_counts() {
     let metrics = ServerMetrics::new();
-    metrics.proxy_connected();
-    metrics.proxy_connected();
-    metrics.proxy_disconnected();
-    metrics.catalog_size("instances", 12);
-    metrics.store_commit(true);
+    let edge = |reason, bytes_sent| EdgeReading {
+        source: "web".to_owned(),
+        destination: "db".to_owned(),
+        reason,
+        connections: 2,
+        bytes_sent,
+        bytes_received: 7,
+    };
+    let reading = Reading {
+        proxies_connected: 1,
+        catalog: vec![("instances", 12)],
+        checks: vec![("critical", 3)],
+        edges: vec![edge("denied", 0), edge("ok", 5)],
+    };
+    let read: Arc<Read> = Arc::new(move || reading.clone());
+    metrics.read_with(&read);
+    metrics.store_commit("ok");
     metrics.grpc_request("Sync", "ok");
     metrics.http_request("/v1/agent/self", "GET", 200, Some(Duration::from_millis(1)));
     metrics.http_request("/v1/agent/self", "HACK", 418, None);
-    metrics.dns_query("NXDOMAIN");
     metrics.check_changed("critical");
     metrics.certificate_issued(true);
     metrics.token("used");
@@ -149,12 +160,16 @@ fn a_server_counts() {
     for expected in [
         "weft_proxies_connected 1",
         r#"weft_catalog_size{kind="instances"} 12"#,
+        r#"weft_catalog_checks{status="critical"} 3"#,
+        r#"weft_edge_connections_total{src="web",dst="db",reason="denied"} 2"#,
+        r#"weft_edge_connections_total{src="web",dst="db",reason="ok"} 2"#,
+        r#"weft_edge_bytes_total{src="web",dst="db",way="sent"} 5"#,
+        r#"weft_edge_bytes_total{src="web",dst="db",way="received"} 14"#,
         r#"weft_store_commits_total{result="ok"} 1"#,
         r#"weft_grpc_requests_total{method="Sync",code="ok"} 1"#,
         r#"weft_http_requests_total{route="/v1/agent/self",method="GET",class="2xx"} 1"#,
         r#"weft_http_requests_total{route="/v1/agent/self",method="other",class="4xx"} 1"#,
         "weft_http_request_seconds_count 1",
-        r#"weft_dns_queries_total{rcode="NXDOMAIN"} 1"#,
         r#"weft_check_changes_total{status="critical"} 1"#,
         r#"weft_certificates_issued_total{result="ok"} 1"#,
         r#"weft_tokens_total{event="used"} 1"#,

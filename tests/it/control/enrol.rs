@@ -1,5 +1,6 @@
 //! Certificates: first ones, refused ones, renewed ones.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,10 @@ use super::{Options, Plane, eventually, name, synced, within};
 
 /// A gRPC channel with settings of the test's choice.
 pub(super) async fn channel(plane: &Plane, config: Arc<ClientConfig>) -> Channel {
-    let address = plane.address;
+    dial(plane.address, config).await
+}
+
+pub(crate) async fn dial(address: SocketAddr, config: Arc<ClientConfig>) -> Channel {
     let connector = tower::service_fn(move |_| {
         let connector = TlsConnector::from(Arc::clone(&config));
         async move {
@@ -88,12 +92,9 @@ async fn a_server_with_another_root_gets_no_token() {
     let (plane, imposter) = (Plane::with(strict()).await, Plane::start().await);
     let mut settings = imposter.settings("web", &[]);
     settings.token = Some(token(&plane, "web").await);
-    let agent = Agent::start(settings);
-    let status = agent.handle.status.clone();
-    eventually("the refusal", || {
-        status.borrow().last_error.as_deref().is_some_and(|error| error.contains("pinned key"))
-    })
-    .await;
+    let mut agent = Agent::start(settings);
+    let error = within("the refusal", agent.failed()).await;
+    assert!(error.to_string().contains("pinned key"), "{error}");
     assert!(agent.handle.identity.borrow().is_none());
 }
 

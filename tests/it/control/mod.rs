@@ -4,6 +4,8 @@ mod enrol;
 mod registry;
 mod sync;
 
+pub(crate) use enrol::dial;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -133,6 +133,21 @@ async fn eventually_serving(
 }
 
 #[tokio::test]
+async fn connections_over_the_limit_wait_for_their_turn() {
+    let mut options = super::Options::default();
+    options.control.max_connections = 1;
+    let plane = Plane::with(options).await;
+    let first = anonymous(&plane).await;
+    let second = anonymous(&plane);
+    let mut second = std::pin::pin!(second);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), second.as_mut()).await;
+    assert!(early.is_err(), "the limit was not kept");
+    drop(first);
+    let second = within("the turn", second).await;
+    RegistryClient::new(second).grant_lease(pb::GrantLeaseRequest { ttl_s: 60 }).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_silent_client_is_cut_off() {
     use tokio::io::AsyncReadExt as _;
     let plane = Plane::start().await;

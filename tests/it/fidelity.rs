@@ -1,0 +1,230 @@
+//! What an application sees of ends, small writes and storms; and that nothing is left behind.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use weft::model::Reason;
+
+use crate::plane::{DEADLINE, Plane, pair, soon};
+
+async fn accept(app: &TcpListener) -> TcpStream {
+    soon("connection at the application", app.accept()).await.unwrap().0
+}
+
+async fn connected(web: &Plane, app: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut client = web.dial("db").await;
+    client.write_all(b"x").await.unwrap();
+    let mut server = accept(app).await;
+    let mut byte = [0];
+    soon("byte", server.read_exact(&mut byte)).await.unwrap();
+    (client, server)
+}
+
+async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    soon("end of stream", stream.read_to_end(&mut all)).await?;
+    Ok(all)
+}
+
+#[tokio::test]
+async fn a_killed_peer_is_a_reset_and_no_clean_end() {
+    let (web, mut db, app, _ca) = pair().await;
+    let (mut client, mut server) = connected(&web, &app).await;
+    server.write_all(b"half of the ans").await.unwrap();
+    db.proxy.take().unwrap().kill().await;
+    assert!(read_all(&mut client).await.is_err(), "the caller took it for a clean end");
+    assert!(read_all(&mut server).await.is_err(), "the application took it for a clean end");
+}
+
+#[tokio::test]
+async fn an_own_sidecar_that_dies_is_a_reset_and_no_clean_end() {
+    let (mut web, _db, app, _ca) = pair().await;
+    let (mut client, mut server) = connected(&web, &app).await;
+    server.write_all(b"half of the ans").await.unwrap();
+    let mut half = [0; 15];
+    soon("half", client.read_exact(&mut half)).await.unwrap();
+    web.proxy.take().unwrap().kill().await;
+    assert!(read_all(&mut client).await.is_err(), "the caller took it for a clean end");
+    assert!(read_all(&mut server).await.is_err(), "the application took it for a clean end");
+}
+
+#[tokio::test]
+async fn a_reset_after_a_half_close_is_passed_on() {
+    let (mut web, _db, app, _ca) = pair().await;
+    // The caller has finished and resets while the answer is on its way.
+    let (mut client, mut server) = connected(&web, &app).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut server).await.unwrap(), b"");
+    client.set_zero_linger().unwrap();
+    drop(client);
+    assert_eq!(web.ended().await, Reason::AppReset);
+    soon("a failing write", async { while server.write_all(&[0; 1000]).await.is_ok() {} }).await;
+    // The server has finished and resets while the caller still sends.
+    let (mut client, mut server) = connected(&web, &app).await;
+    server.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut client).await.unwrap(), b"");
+    server.set_zero_linger().unwrap();
+    drop(server);
+    assert_eq!(web.ended().await, Reason::AppReset);
+    soon("a failing write", async { while client.write_all(&[0; 1000]).await.is_ok() {} }).await;
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_over_a_backlog() {
+    let (mut web, _db, app, _ca) = pair().await;
+    let (mut client, mut server) = connected(&web, &app).await;
+    let flood = vec![7u8; 256 * 1024];
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(300), client.write_all(&flood)).await
+    {
+        sent.unwrap();
+    }
+    client.set_zero_linger().unwrap();
+    drop(client);
+    assert_eq!(web.ended().await, Reason::AppReset);
+    let mut all = Vec::new();
+    let end = soon("end", server.read_to_end(&mut all)).await;
+    assert!(end.is_err(), "a truncated stream looked whole after {} bytes", all.len());
+    assert!(all.iter().all(|byte| *byte == 7));
+}
+
+#[tokio::test]
+async fn single_bytes_arrive_whole_and_in_order() {
+    const BYTES: usize = 100_000;
+    let (web, _db, app, _ca) = pair().await;
+    let client = web.dial("db").await;
+    client.set_nodelay(true).unwrap();
+    let mut server = accept(&app).await;
+    let byte = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
+    let writer = tokio::spawn(async move {
+        let mut client = client;
+        for i in 0..BYTES {
+            client.write_all(&[byte(i)]).await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+        client
+    });
+    let got = read_all(&mut server).await.unwrap();
+    assert!(got.len() == BYTES && got.into_iter().eq((0..BYTES).map(byte)), "bytes differ");
+    drop(writer.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_storm_larger_than_one_lane_is_served() {
+    const CLIENTS: usize = 3000;
+    let (mut web, _db, app, _ca) = pair().await;
+    let address = web.upstreams["db"];
+    let servers = tokio::spawn(async move {
+        let mut servers = Vec::new();
+        while servers.len() < CLIENTS {
+            servers.push(app.accept().await.unwrap().0);
+        }
+        servers
+    });
+    let dials = (0..CLIENTS).map(|_| TcpStream::connect(address));
+    let clients: Vec<_> = futures_util::future::try_join_all(dials).await.unwrap();
+    let servers = tokio::select! {
+        servers = soon("every connection", servers) => servers.unwrap(),
+        refused = web.ended() => panic!("a connection of the storm was refused: {refused}"),
+    };
+    drop((clients, servers));
+}
+
+#[tokio::test]
+async fn rotation_loses_no_connection() {
+    let (mut web, db, app, ca) = pair().await;
+    tokio::spawn(async move {
+        while let Ok((mut server, _)) = app.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = server.split();
+                let _broken_off = tokio::io::copy(&mut reader, &mut writer).await;
+            });
+        }
+    });
+    let identities: Vec<_> = (2..60).map(|generation| ca.identity("db", generation)).collect();
+    let rotate = async {
+        for identity in identities {
+            db.identity.send_replace(Some(identity));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let address = web.upstreams["db"];
+    let client = || async {
+        let mut done = 0;
+        let until = tokio::time::Instant::now() + Duration::from_millis(600);
+        while tokio::time::Instant::now() < until {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"early words").await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!(read_all(&mut client).await.unwrap(), b"early words");
+            done += 1;
+        }
+        done
+    };
+    let all = futures_util::future::join_all((0..16).map(|_| client()));
+    let (done, ()) = tokio::join!(all, rotate);
+    for _ in 0..done.iter().sum::<usize>() {
+        assert_eq!(web.ended().await, Reason::Ok);
+    }
+}
+
+#[tokio::test]
+async fn who_drains_is_not_dialled_in_vain() {
+    let (web, mut db, app, _ca) = pair().await;
+    let (client, server) = connected(&web, &app).await;
+    let drained = tokio::spawn(db.proxy.take().unwrap().drain(Duration::from_secs(10)));
+    let refused = async {
+        while TcpStream::connect(db.inbound).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(2), refused).await;
+    assert!(refused.is_ok(), "connections wait in a queue that nobody serves");
+    assert!(!drained.is_finished(), "the open stream has its grace");
+    drop((client, server));
+    soon("drain", drained).await.unwrap();
+}
+
+/// Sockets of this process that are connected to or from one of these addresses, listeners aside.
+fn sockets(addresses: &[SocketAddr]) -> usize {
+    let ports: BTreeSet<_> = addresses.iter().map(|a| format!("{:04X}", a.port())).collect();
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let of_ours = |address: &str| ports.contains(address.rsplit(':').next().unwrap());
+    // 06 is TIME_WAIT and 0A LISTEN; neither is a connection that anybody holds.
+    lines.filter(|l| !["06", "0A"].contains(&l[3]) && (of_ours(l[1]) || of_ours(l[2]))).count()
+}
+
+async fn come_down_to(what: &str, most: usize, addresses: &[SocketAddr]) {
+    let until = tokio::time::Instant::now() + DEADLINE;
+    while sockets(addresses) > most {
+        assert!(tokio::time::Instant::now() < until, "{what}: {} sockets", sockets(addresses));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_leave_nothing_behind() {
+    let (mut web, mut db, app, _ca) = pair().await;
+    let at_app = app.local_addr().unwrap();
+    for round in 0..300 {
+        let (client, server) = connected(&web, &app).await;
+        if round % 3 == 0 {
+            client.set_zero_linger().unwrap();
+        } else if round % 3 == 1 {
+            server.set_zero_linger().unwrap();
+        }
+        drop((client, server));
+    }
+    for _ in 0..300 {
+        web.ended().await;
+    }
+    come_down_to("applications", 0, &[web.upstreams["db"], at_app]).await;
+    // Both ends of a few lanes at most: one for each pair of workers.
+    come_down_to("lanes", 8, &[db.inbound]).await;
+    assert!(soon("drain", db.proxy.take().unwrap().drain(Duration::from_secs(5))).await);
+    come_down_to("lanes after the drain", 0, &[db.inbound]).await;
+    assert!(soon("drain", web.proxy.take().unwrap().drain(Duration::from_secs(5))).await);
+}

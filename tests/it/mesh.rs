@@ -1,0 +1,88 @@
+//! A whole server and whole sidecars in this process, as `weft dev` has them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use weft::app::server::{self, Server};
+use weft::app::sidecar::{self, Sidecar};
+use weft::model::{
+    Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName, Upstream,
+};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const ANY: SocketAddr = SocketAddr::new(LOOPBACK, 0);
+
+/// Server and sidecars are on the same machine, as on a developer's.
+pub(crate) fn node() -> NodeName {
+    NodeName::new("machine").unwrap()
+}
+
+pub(crate) async fn server() -> Server {
+    let settings = server::Settings {
+        definitions: Vec::new(),
+        node_checks: Vec::new(),
+        data_dir: None,
+        http: ANY,
+        grpc: ANY,
+        node: node(),
+        node_address: LOOPBACK.to_string(),
+        datacenter: "dc1".to_owned(),
+        leaf_ttl: Duration::from_secs(3600),
+        default_action: Action::Allow,
+        allowed_hosts: Vec::new(),
+        dev: true,
+        next_free_ports: false,
+    };
+    Server::start(settings).await.unwrap()
+}
+
+/// A sidecar that is ready; its service has a check `service:NAME` with a TTL that begins as passing.
+pub(crate) async fn sidecar(
+    server: &Server,
+    service: &str,
+    app: u16,
+    upstreams: &[&str],
+    ttl: Duration,
+) -> Sidecar {
+    let mut definition = Definition::new(ServiceName::new(service).unwrap(), app).unwrap();
+    definition.checks = vec![CheckDefinition {
+        id: format!("service:{service}"),
+        name: "alive".to_owned(),
+        notes: String::new(),
+        kind: CheckKind::Ttl { ttl },
+        interval: Duration::ZERO,
+        timeout: Duration::ZERO,
+        initial: CheckStatus::Passing,
+        success_before_passing: 0,
+        failures_before_critical: 0,
+        deregister_critical_after: None,
+    }];
+    let declared = definition.sidecar.get_or_insert_default();
+    declared.upstreams = upstreams
+        .iter()
+        .map(|upstream| Upstream {
+            destination: ServiceName::new(*upstream).unwrap(),
+            local_bind_address: String::new(),
+            local_bind_port: 0,
+            datacenter: String::new(),
+            config: std::collections::BTreeMap::new(),
+        })
+        .collect();
+    let settings = sidecar::Settings {
+        definition,
+        servers: vec![server.bound().grpc.to_string()],
+        token: None,
+        node: node(),
+        bind: LOOPBACK,
+        advertise: None,
+        inbound_port: Some(0),
+        admin: Some(ANY),
+        workers: 1,
+        next_free_ports: false,
+        drain_delay: Duration::ZERO,
+        drain_grace: Duration::from_secs(1),
+    };
+    let mut sidecar = Sidecar::start(settings).unwrap();
+    sidecar.ready(Duration::from_secs(20)).await.unwrap();
+    sidecar
+}
