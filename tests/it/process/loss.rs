@@ -1,10 +1,14 @@
 //! A sidecar and then the server are killed under load; both come back.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::task::AbortHandle;
+use tokio::time::interval;
 
-use super::mesh::{Mesh, Sidecar, Spec};
+use super::mesh::{Mesh, Sidecar, Spec, metric};
 use super::support::{DEADLINE, slow};
 use super::traffic::{App, Conversation, Failure, Load};
 
@@ -24,8 +28,13 @@ async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
     let specs = [Spec::new("db", "db-1", apps[0].port()), Spec::new("db", "db-2", apps[1].port())];
     let _stays = mesh.sidecar(&specs[0]).await;
     let falls = mesh.sidecar(&specs[1]).await;
-    let door = Spec::new("web", "web-1", 1).upstream("db");
+    let cache = App::start("cache-1").await;
+    let _cache = mesh.sidecar(&Spec::new("cache", "cache-1", cache.port())).await;
+    let door = Spec::new("web", "web-1", 1).upstream("db").upstream("cache");
     let web = mesh.sidecar(&door).await;
+    // The truth: of `db` one is always alive, of `cache` its only one.
+    let fewest =
+        [("db", 1.0), ("cache", 1.0)].map(|(name, least)| (least, Fewest::watch(web.admin, name)));
 
     let load = Load::start(door.door(), PER_SECOND);
     load.answers_by("db-1", 20, DEADLINE).await;
@@ -68,6 +77,38 @@ async fn the_loss_of_a_sidecar_and_of_the_server_under_load() {
     println!("at the end: {} failed, answers {:?}", seen.failures.len(), seen.answers);
     assert_eq!(seen.failures.len(), lost.len(), "after the return: {seen:?}");
     assert_eq!(mesh.passing("db").await, ["db-1", "db-2"]);
+    for (least, fewest) in fewest {
+        assert!(
+            (least..=2.0).contains(&fewest.seen()),
+            "an endpoint that was alive had gone for a while"
+        );
+    }
+}
+
+/// The fewest healthy endpoints that a sidecar ever knew of an upstream, after it had known one.
+struct Fewest(Arc<Mutex<f64>>, AbortHandle);
+
+impl Fewest {
+    fn watch(admin: SocketAddr, upstream: &'static str) -> Self {
+        let fewest = Arc::new(Mutex::new(f64::MAX));
+        let seen = Arc::clone(&fewest);
+        let sampling = tokio::spawn(async move {
+            let sample = format!(r#"weft_endpoints{{dst="{upstream}",state="healthy"}}"#);
+            let mut every = interval(Duration::from_millis(20));
+            loop {
+                every.tick().await;
+                let Some(now) = metric(admin, &sample).await else { continue };
+                let mut seen = seen.lock().unwrap();
+                *seen = seen.min(now);
+            }
+        });
+        Self(fewest, sampling.abort_handle())
+    }
+
+    fn seen(self) -> f64 {
+        self.1.abort();
+        *self.0.lock().unwrap()
+    }
 }
 
 /// Every connection that failed had been given to this instance when it died.
