@@ -65,16 +65,3 @@ pub enum AppError {
     #[error("{0}")]
     Story(String),
 }
-
-impl AppError {
-    /// The documented exit code (`weft --help`).
-    #[must_use]
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) | Self::Config(_) | Self::Name(_) => 2,
-            Self::Unreachable { .. } => 3,
-            Self::Agent(_) => 4,
-            _ => 1,
-        }
-    }
-}

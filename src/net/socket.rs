@@ -13,6 +13,8 @@ use super::limits;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+/// Bytes for an application that the kernel queues beyond what the application has room for.
+const UNSENT_BYTES: u32 = 64 * 1024;
 /// Data of a lane that is unacknowledged for this long ends it: the peer's host is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -61,6 +63,15 @@ pub fn notice_vanished(stream: &TcpStream) {
 pub fn reset_on_close(stream: &TcpStream) {
     // A failure means that the connection is gone already, which is what the caller wants.
     let _gone = stream.set_zero_linger();
+}
+
+/// What a connection to an application needs beside: unless it has ended cleanly ([`finish_on_close`]),
+/// its close is a reset; and the kernel queues little for one that does not read, so that its sidecar
+/// notices before it has granted the sender more credit.
+pub fn face_application(stream: &TcpStream) {
+    reset_on_close(stream);
+    // As above.
+    let _gone = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
 /// Makes the coming close a clean one again.

@@ -146,7 +146,7 @@ impl Inbound {
             Ok(app) => Rc::new(app),
             Err(end) => return refuse(stream, end),
         };
-        socket::reset_on_close(&app); // until it has ended cleanly
+        socket::face_application(&app);
         stream.accept();
         record.connected();
         let mut drain = self.drain.clone();

@@ -48,7 +48,7 @@ async fn connection(
     let (source, destination) = (&ctx.plan.service, &upstream.destination);
     let mut record = Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
     record.report_to(&ctx.agent.edges, source, destination);
-    socket::reset_on_close(&app); // until it has ended cleanly
+    socket::face_application(&app);
     let app = Rc::new(app);
     let opened = tokio::select! {
         biased;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::context::Context;
 use super::settings::{Listeners, Plan};
@@ -30,7 +30,7 @@ pub(super) struct Parts {
     pub(super) stopped: watch::Receiver<bool>,
 }
 
-/// Runs until `stopped`.
+/// Runs until `stopped`, or until a fault ended one of the tasks that everything hangs on.
 pub(super) fn run(parts: Parts) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(parts))
@@ -39,23 +39,30 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
 async fn serve(parts: Parts) -> io::Result<()> {
     let Parts { plan, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
     let ctx = Rc::new(Context::new(plan, agent, metrics));
+    let mut tasks = JoinSet::new();
     match listeners.inbound {
         Some(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));
+            tasks.spawn_local(inbound::serve(Rc::clone(&ctx), listener, inbound));
         }
         None => drop(inbound), // the drain shall not wait for it
     }
     for (index, listener) in listeners.upstreams.into_iter().enumerate() {
         let listener = TcpListener::from_std(listener)?;
         let serve = outbound::serve(Rc::clone(&ctx), index, listener, outbound.clone());
-        tokio::task::spawn_local(serve);
+        tasks.spawn_local(serve);
     }
     drop(outbound); // the serving tasks hold theirs; the drain waits for them alone
-    tokio::task::spawn_local(keep_house(ctx));
-    // An error means that the handle is gone, which says stop as well.
-    let _stop = stopped.wait_for(|stop| *stop).await;
-    Ok(())
+    tasks.spawn_local(keep_house(ctx));
+    loop {
+        tokio::select! {
+            // An error means that the handle is gone, which says stop as well.
+            _stop = stopped.wait_for(|stop| *stop) => return Ok(()),
+            // Those that serve end when the drain begins. One that panicked would leave a port open
+            // that nobody serves.
+            Some(ended) = tasks.join_next() => ended.map_err(io::Error::other)?,
+        }
+    }
 }
 
 /// Retires lanes of older identities, and forgets endpoints that left, at once: one that comes back

@@ -8,6 +8,10 @@ pub const INITIAL_WINDOW: u32 = 64 * 1024;
 /// Largest window a receiver grants.
 pub const MAX_WINDOW: u32 = 1024 * 1024;
 
+/// Windows that an application must have taken without a backlog before its window grows: what the
+/// kernel queues for one that does not read must not look like reading.
+const PROOF: u32 = 4;
+
 /// How much we may still send.
 #[derive(Debug, Clone, Copy)]
 pub struct SendCredit(u32);
@@ -52,13 +56,15 @@ pub struct ReceiveWindow {
     /// Bytes the application took that were not granted again yet.
     owed: u32,
     window: u32,
+    /// Bytes the application took since the window last grew or there was a backlog.
+    proven: u32,
 }
 
 impl ReceiveWindow {
     #[must_use]
     #[allow(clippy::new_without_default, reason = "it begins open, which `default` would not say")]
     pub const fn new() -> Self {
-        Self { open: INITIAL_WINDOW, owed: 0, window: INITIAL_WINDOW }
+        Self { open: INITIAL_WINDOW, owed: 0, window: INITIAL_WINDOW, proven: 0 }
     }
 
     /// The peer sent `bytes`.
@@ -74,12 +80,15 @@ impl ReceiveWindow {
     /// The application took `bytes`; `drained` says that nothing waits for it now. Returns the credit
     /// to send, zero when it is not worth a frame yet.
     pub fn taken(&mut self, bytes: usize, drained: bool) -> u32 {
-        self.owed = self.owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.owed = self.owed.saturating_add(bytes);
+        self.proven = if drained { self.proven.saturating_add(bytes) } else { 0 };
         if self.owed < self.window / 2 {
             return 0;
         }
         let mut grant = self.owed;
-        if drained && self.window < MAX_WINDOW {
+        if self.proven >= PROOF * self.window && self.window < MAX_WINDOW {
+            self.proven = 0;
             let growth = self.window.min(MAX_WINDOW - self.window);
             self.window += growth;
             grant += growth;
@@ -106,7 +115,7 @@ mod tests {
     fn a_draining_reader_earns_a_larger_window() {
         let mut window = ReceiveWindow::new();
         let mut credit = SendCredit::new();
-        for _ in 0..20 {
+        for _ in 0..40 {
             let sent = credit.available();
             credit.spend(sent);
             window.received(sent).unwrap();

@@ -15,6 +15,8 @@ mod lane;
 pub mod pool;
 mod scratch;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use driver::Driver;
 pub use lane::{Lane, LaneEnd, Mode};

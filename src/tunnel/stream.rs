@@ -134,6 +134,12 @@ impl StreamCell {
         Ok(())
     }
 
+    /// Bytes of memory that its backlog takes.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.state.borrow().pending.capacity()
+    }
+
     /// Bytes that wait for the application.
     pub(super) fn backlog(&self) -> usize {
         self.state.borrow().pending.len()

@@ -123,8 +123,10 @@ async fn a_storm_larger_than_one_lane_is_served() {
         }
         servers
     });
+    web.set_synced(false); // so that all of them want a lane at once
     let dials = (0..CLIENTS).map(|_| TcpStream::connect(address));
     let clients: Vec<_> = futures_util::future::try_join_all(dials).await.unwrap();
+    web.set_synced(true);
     let servers = tokio::select! {
         servers = soon("every connection", servers) => servers.unwrap(),
         refused = web.ended() => panic!("a connection of the storm was refused: {refused}"),
