@@ -88,7 +88,10 @@ async fn a_server_may_finish_first() {
 async fn a_reset_stays_a_reset_in_both_directions() {
     let (mut web, _db, app, _ca) = pair().await;
     let mut client = web.dial("db").await;
-    let server = accept(&app).await;
+    let mut server = accept(&app).await;
+    // A reset at once could pass for a refusal to connect.
+    server.write_all(b"x").await.unwrap();
+    soon("hello", client.read_exact(&mut [0])).await.unwrap();
     server.set_zero_linger().unwrap();
     drop(server);
     let error = read_all(&mut client).await.unwrap_err();

@@ -2,8 +2,6 @@
 //!
 //! `WEFT_SLOW=1` runs the long versions; without it each of them prints what it has left out.
 
-#![allow(clippy::print_stdout, reason = "what was measured and what was left out is for people to read")]
-
 mod bad_input;
 mod clock;
 mod drain;
