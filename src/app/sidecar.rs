@@ -4,9 +4,11 @@
 //! leaving: not ready → peers stop choosing us → their knowledge spreads → inbound drains → outbound
 //! drains → deregistered.
 
+mod feed;
 mod watch;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -73,7 +75,7 @@ pub struct Sidecar {
     service: ServiceName,
     agent: Agent,
     proxy: Proxy,
-    checks: Runner,
+    checks: Arc<Runner>,
     readiness: Readiness,
     settings: Settings,
     tasks: Tasks,
@@ -130,11 +132,12 @@ impl Sidecar {
         };
         let proxy = Proxy::start(plane, &agent.handle, &metrics)
             .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
-        let checks = Runner::start(checks(&registrations), agent.handle.checks.clone());
+        let checks = Arc::new(Runner::start(checks(&registrations), agent.handle.checks.clone()));
         let mut tasks =
             Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
         if let Some(listener) = admin_listener {
-            let router = admin::router(readiness.clone(), metrics.registry());
+            let router = admin::router(readiness.clone(), metrics.registry())
+                .merge(feed::router(Arc::clone(&checks)));
             let listener = tokio::net::TcpListener::from_std(listener)
                 .map_err(|source| AppError::Start { what: "the admin endpoint".to_owned(), source })?;
             tasks.0.push(tokio::spawn(admin::serve(vec![listener], router, std::future::pending())));
@@ -158,7 +161,7 @@ impl Sidecar {
     }
 
     #[must_use]
-    pub const fn checks(&self) -> &Runner {
+    pub fn checks(&self) -> &Runner {
         &self.checks
     }
 

@@ -23,7 +23,7 @@ const DEFAULT_GRPC_PORT: u16 = 8503;
 /// Longest token file that is read; a token has about 150 bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 /// How often `weft run --check` looks at the application.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `weft proxy`.
 pub(super) fn proxy(args: &ProxyArgs, _global: &Global) -> Result<Exit, CliError> {

@@ -1,6 +1,6 @@
 //! The admin endpoint: health and metrics over plain HTTP, for probes and Prometheus.
 //!
-//! It only reads (GET and HEAD), belongs on loopback, and is guarded against clients that are slow or
+//! Its own routes only read (GET and HEAD), belongs on loopback, and is guarded against clients that are slow or
 //! many: the mesh must not be hurt by whoever can reach this port.
 
 use std::io;

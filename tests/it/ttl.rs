@@ -95,13 +95,17 @@ async fn a_report_by_either_door_starts_the_clock_anew() {
 async fn the_clock_of_a_sidecars_check_runs_in_the_sidecar_only() {
     let server = mesh::server().await;
     let sidecar = mesh::sidecar(&server, "web", 80, &[], TTL).await;
+    let admin = sidecar.bound().admin.unwrap();
+    let unknown = http::send(admin, "PUT", "/v1/agent/check/pass/nope", "").await;
+    assert_eq!(unknown.status, 404, "{unknown:?}");
     let (started, mut ticks) = (Instant::now(), interval(FEED_EVERY));
     while started.elapsed() < FED_FOR {
         ticks.tick().await;
         let Check { status, output, type_name, .. } = check(&server, "web");
         let after = started.elapsed();
         assert_eq!((status, type_name.as_str()), (CheckStatus::Passing, "ttl"), "{after:?}: {output}");
-        assert!(sidecar.checks().update_ttl("service:web", CheckStatus::Passing, ""));
+        let answer = http::send(admin, "PUT", "/v1/agent/check/pass/service:web?note=fine", "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
     expires(&server, "web").await;
     sidecar.finish().await;
