@@ -90,6 +90,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use tracing_subscriber::layer::SubscriberExt;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -110,9 +111,10 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
-            .with_env_filter(filter)
+            .with_max_level(tracing::level_filters::LevelFilter::TRACE)
             .with_writer(move || writer.clone())
-            .finish();
+            .finish()
+            .with(filter.parse::<tracing_subscriber::filter::Targets>().unwrap());
         tracing::subscriber::with_default(subscriber, || record.emit());
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()

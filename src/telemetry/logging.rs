@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// The access log is on unless the filter says otherwise.
@@ -77,22 +77,22 @@ pub fn init(level: &str, format: Format) -> Result<(), LoggingError> {
         Format::Auto => terminal,
     };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE) // the filter decides
         .with_writer(std::io::stderr)
         .with_ansi(terminal);
     if text {
-        builder.finish().try_init()?;
+        builder.finish().with(filter).try_init()?;
     } else {
-        builder.json().flatten_event(true).finish().try_init()?;
+        builder.json().flatten_event(true).finish().with(filter).try_init()?;
     }
     Ok(())
 }
 
 /// The later directive for a target wins, so the user's text can override the default.
-fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
+fn filter(level: &str) -> Result<Targets, LoggingError> {
     check_bare_words(level)?;
-    EnvFilter::builder()
-        .parse(format!("{ACCESS_DEFAULT},{level}"))
+    format!("{ACCESS_DEFAULT},{level}")
+        .parse()
         .map_err(|source| LoggingError::Filter { text: level.to_owned(), source })
 }
 
@@ -101,7 +101,7 @@ fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
 fn check_bare_words(level: &str) -> Result<(), LoggingError> {
     let words = level.split(',').map(str::trim);
     for word in words.filter(|word| !word.contains(['=', '[']) && !word.is_empty()) {
-        if word.parse::<tracing::level_filters::LevelFilter>().is_err() {
+        if word.parse::<LevelFilter>().is_err() {
             return Err(LoggingError::Level { text: level.to_owned(), word: word.to_owned() });
         }
     }
@@ -114,7 +114,8 @@ mod tests {
 
     /// Which of (access at info, other targets at info, other targets at warn) are let through.
     fn passes(level: &str) -> (bool, bool, bool) {
-        let subscriber = tracing_subscriber::fmt().with_env_filter(filter(level).unwrap()).finish();
+        let everything = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).finish();
+        let subscriber = everything.with(filter(level).unwrap());
         tracing::subscriber::with_default(subscriber, || {
             (
                 tracing::enabled!(target: "access", tracing::Level::INFO),
