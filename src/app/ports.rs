@@ -56,3 +56,18 @@ pub(super) fn bind_sidecar(address: IpAddr) -> Result<TcpListener, AppError> {
 pub(super) fn local(listener: &TcpListener) -> Result<SocketAddr, AppError> {
     listener.local_addr().map_err(|source| AppError::Start { what: "a listener".to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_or_passed_over() {
+        let taken = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "a test").unwrap();
+        let address = local(&taken).unwrap();
+        let error = bind(address, "a test").unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("a test"), "{error}");
+        let (next, moved) = bind_next_free(address, "a test").unwrap();
+        assert!(moved && local(&next).unwrap().port() > address.port());
+    }
+}

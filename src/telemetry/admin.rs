@@ -3,8 +3,6 @@
 //! Its own routes only read (GET and HEAD), belongs on loopback, and is guarded against clients that are slow or
 //! many: the mesh must not be hurt by whoever can reach this port.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +25,6 @@ use tokio::time::{sleep, timeout};
 use super::metrics;
 use super::readiness::Readiness;
 use crate::net::accept::Acceptor;
-use crate::net::socket;
 
 /// Connections served at a time; further ones wait in the kernel's backlog. Probes and scrapers need a
 /// handful.
@@ -92,32 +89,6 @@ async fn scrape(State(registry): State<Arc<Registry>>) -> Response {
 
 fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response()
-}
-
-/// Binds `address`, or the next port that is free, trying at most `tries` ports. Must be called within
-/// a Tokio runtime.
-///
-/// # Errors
-/// When no port could be bound, or for any other cause than a port that is taken.
-pub fn bind_next_free(address: SocketAddr, tries: u16) -> io::Result<TcpListener> {
-    let mut candidate = address;
-    for _ in 1..tries {
-        match listen(candidate) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && candidate.port() < u16::MAX => {
-                let next = candidate.port() + 1;
-                tracing::info!(address = %candidate, next, "port is taken; trying the next one");
-                candidate.set_port(next);
-            }
-            result => return result,
-        }
-    }
-    listen(candidate)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    socket::listen(address)
-        .and_then(TcpListener::from_std)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 /// Serves until `shutdown` resolves, then gives responses under way a short time.

@@ -152,14 +152,8 @@ impl Pool {
     }
 
     /// Lanes held now.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.lanes.borrow().values().map(Vec::len).sum()
-    }
-
-    /// Whether no lane is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.lanes.borrow().is_empty()
     }
 }
