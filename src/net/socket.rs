@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::limits;
@@ -99,6 +101,72 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStre
     // It fails only when the peer has reset the connection already, which the first read tells, too.
     let _gone = tune(&stream);
     Ok(stream)
+}
+
+/// Reads once, without waiting. A read that leaves room has emptied the socket, which spares the call
+/// that would find that out.
+///
+/// # Errors
+/// As `read(2)`; `WouldBlock` when there is nothing to read now.
+pub fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let whole = buffer.len();
+    to_its_end(stream, Interest::READABLE, || {
+        let count = rustix::io::read(stream, &mut *buffer)?;
+        Ok((count, count > 0 && count < whole))
+    })
+}
+
+/// Writes once, without waiting. A short write has filled the socket.
+///
+/// # Errors
+/// As `write(2)`; `WouldBlock` when the socket takes nothing now.
+pub fn write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    to_its_end(stream, Interest::WRITABLE, || {
+        let count = rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?;
+        Ok((count, count < bytes.len()))
+    })
+}
+
+/// Does `action`, which says what it moved and whether the socket has no more for it. Only an action
+/// that would block makes the runtime forget that a socket is ready, so one that has come to its end
+/// pretends to.
+fn to_its_end(
+    stream: &TcpStream,
+    interest: Interest,
+    action: impl FnOnce() -> io::Result<(usize, bool)>,
+) -> io::Result<usize> {
+    let mut moved = None;
+    let result = stream.try_io(interest, || {
+        let (count, at_end) = action()?;
+        moved = Some(count);
+        if at_end { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match (moved, result) {
+        (Some(count), _) => Ok(count),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Ok(0), // an action that moved nothing has failed
+    }
+}
+
+/// The error that a socket reports by its readiness.
+#[must_use]
+pub fn error_of(stream: &TcpStream) -> io::Error {
+    let error = stream.take_error().ok().flatten();
+    error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+}
+
+/// Waits for bytes and reads them; 0 at the end of the stream.
+///
+/// # Errors
+/// As `read(2)`.
+pub async fn read_some(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match read(stream, buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+    }
 }
 
 /// Resolves `host` (an IP address or a name) to its first address, within `limit`.

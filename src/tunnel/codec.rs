@@ -8,8 +8,8 @@ use crate::model::Reason;
 
 /// Bytes before each payload.
 pub const HEADER_BYTES: usize = 8;
-/// Longest DATA payload. Bounds how long one stream can hold up the others on a lane.
-pub const MAX_DATA_BYTES: usize = 64 * 1024;
+/// Longest DATA payload: what one read of an application gives.
+pub const MAX_DATA_BYTES: usize = 256 * 1024;
 /// Longest payload of any other frame.
 pub const MAX_CONTROL_BYTES: usize = 1024;
 /// Longest explanation that REFUSED and RESET carry; a longer one is cut.
@@ -305,7 +305,7 @@ mod tests {
         for (wire, error) in [
             (header(0, 0, 1), CodecError::UnknownType(0)),
             (header(9, 0, 1), CodecError::UnknownType(9)),
-            (header(DATA, 70_000, 1), CodecError::TooLong { kind: DATA, bytes: 70_000 }),
+            (header(DATA, 300_000, 1), CodecError::TooLong { kind: DATA, bytes: 300_000 }),
             (header(OPEN, 1025, 1), CodecError::TooLong { kind: OPEN, bytes: 1025 }),
             (header(DATA, 1, 0), CodecError::Stream(DATA)),
             (header(GOAWAY, 5, 1), CodecError::Stream(GOAWAY)),

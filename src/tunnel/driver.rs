@@ -1,26 +1,35 @@
-//! The task behind a lane: reads, opens, decodes and delivers; seals and writes what has gathered.
+//! The task behind a lane: reads, decodes and delivers; seals and writes what has gathered.
 
-use std::io::{self, Read, Write};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use rustls::Connection;
-use tokio::io::Interest;
-use tokio::sync::Notify;
+use tokio::io::{Interest, Ready};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 
+use super::cell::StreamCell;
 use super::codec::{CodecError, Decoder, Event};
-use super::handshake::{Established, NonBlocking};
+use super::handshake::Established;
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};
-use super::stream::{End, OpenRequest, Stream, StreamCell, Verdict};
+use super::stream::{End, OpenRequest, Stream, Verdict};
+use super::wire::{Fault, Read, Wire};
 use super::{flow, scratch};
 use crate::model::Reason;
 use crate::net::{limits, socket};
 
-/// Reads in a row before the other tasks of the thread have their turn: readiness alone never makes
-/// this task wait, so a peer that always has something to say would keep the thread to itself.
-const READS_IN_A_ROW: u32 = 8;
+/// Reads in a row before the other tasks of the thread have their turn: a peer that always has something
+/// to say would keep the thread to itself.
+const READS_IN_A_ROW: u32 = 2;
+/// Reads after a failed write: as much as a peer says before it closes.
+const READS_TO_HEAR: u32 = 8;
+/// A read takes so much at first, and more from a peer that fills it with long frames. Many short ones
+/// would hold up the thread.
+const FIRST_READ_BYTES: usize = 32 * 1024;
+const LONG_FRAME_BYTES: usize = 4 * 1024;
 /// How long a lane that we have closed waits for the peer to close, too.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -30,22 +39,23 @@ type OnOpen = Box<dyn Fn(Stream)>;
 /// Runs a lane; see the module.
 pub struct Driver {
     lane: Lane,
-    tls: Connection,
+    wire: Wire,
     decoder: Decoder,
     on_open: Option<OnOpen>,
     /// Dropped when the lane has ended.
     _held: Option<Box<dyn std::any::Any>>,
+    /// What came together with the end of the handshake, until it is handled.
+    early: Option<Vec<u8>>,
     expires: Instant,
-    idle_since: Instant,
-    /// What came together with the end of the handshake was looked at.
-    begun: bool,
-    reads_in_a_row: u32,
+    /// Since when there is no stream.
+    idle_since: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+    /// Watches for a reset while nothing is read, which would notice it.
+    reset: Option<Pin<Box<dyn Future<Output = io::Result<Ready>>>>>,
     /// The peer has sent at least one frame.
     heard: bool,
-    /// The peer's close_notify came.
-    peer_finished: bool,
-    /// Ours was sent.
-    finished: bool,
+    /// How much the next read takes.
+    appetite: usize,
 }
 
 impl Driver {
@@ -54,32 +64,32 @@ impl Driver {
     /// `on_open` is there on the side that accepts. `expires` is when the first of both leaves does.
     #[must_use]
     pub fn new(established: Established, expires: SystemTime, on_open: Option<OnOpen>) -> (Lane, Self) {
-        let Established { socket, mut tls, peer, mode, .. } = established;
-        tls.set_buffer_limit(None); // `outgoing` is bounded instead
+        let Established { socket, tls, plain, input, closed, peer, mode, .. } = established;
         let lane = Lane(Rc::new(Inner {
             socket,
             peer,
             mode,
             state: std::cell::RefCell::new(State::default()),
-            wake: Notify::new(),
-            room: Notify::new(),
+            bell: super::bell::Bell::default(),
+            driving: std::cell::Cell::new(false),
+            waiting: std::cell::RefCell::default(),
             blocked: std::cell::Cell::new(false),
         }));
         let left = expires.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
-        let now = Instant::now();
+        let expires = Instant::now() + left;
         let driver = Self {
             lane: lane.clone(),
-            tls,
+            wire: Wire::new(tls, input, closed),
             decoder: Decoder::default(),
             on_open,
             _held: None,
-            expires: now + left,
-            idle_since: now,
-            begun: false,
-            reads_in_a_row: 0,
+            early: Some(plain),
+            expires,
+            idle_since: None,
+            timer: Box::pin(tokio::time::sleep_until(expires)),
+            reset: None,
             heard: false,
-            peer_finished: false,
-            finished: false,
+            appetite: FIRST_READ_BYTES,
         };
         (lane, driver)
     }
@@ -94,9 +104,7 @@ impl Driver {
     /// Runs until the lane is closed or broken; every stream still on it is told, even when this is
     /// cancelled.
     pub async fn run(mut self) -> LaneEnd {
-        let end = match self.drive().await {
-            Ok(end) | Err(end) => end,
-        };
+        let end = poll_fn(|cx| self.poll(cx)).await;
         self.close(&end);
         if end.reason == Reason::Ok {
             // It is closed for the streams already; whether the peer answers changes nothing.
@@ -105,40 +113,56 @@ impl Driver {
         end
     }
 
-    async fn drive(&mut self) -> Result<LaneEnd, LaneEnd> {
-        if self.lane.mode() == Mode::Raw && self.on_open.is_some() {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LaneEnd> {
+        let lane = self.lane.clone();
+        lane.0.bell.listen(cx);
+        lane.0.driving.set(true);
+        let turn = self.turn(cx);
+        lane.0.driving.set(false);
+        match turn {
+            Ok(Some(end)) | Err(end) => Poll::Ready(end),
+            Ok(None) => Poll::Pending,
+        }
+    }
+
+    /// Goes on until there is nothing to do, or others shall have their turn.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Option<LaneEnd>, LaneEnd> {
+        let mut reads = 0;
+        loop {
+            self.begin()?;
+            let read = self.read_if_ready(cx)?;
+            self.flush_or_hear()?;
+            if let Some(end) = self.end_reached() {
+                return Ok(Some(end));
+            }
+            if read {
+                reads += 1;
+                if reads == READS_IN_A_ROW {
+                    // Unlike a wake, this lets the runtime look for new events first.
+                    let _pending = pin!(yield_now()).poll(cx);
+                    return Ok(None);
+                }
+            } else if !self.is_writable_again(cx)? && !self.is_time(cx)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Handles what the handshake left, once there may be reading.
+    fn begin(&mut self) -> Result<(), LaneEnd> {
+        if self.early.is_none() {
+            return Ok(());
+        }
+        if self.lane.mode() == Mode::Raw && self.dialled() && self.lane.streams() == 0 {
+            return Ok(()); // its one stream is about to be opened
+        }
+        let Some(early) = self.early.take() else { return Ok(()) };
+        if self.lane.mode() == Mode::Raw && !self.dialled() {
             self.accept(1, OpenRequest::default())?;
             self.lane.0.state.borrow_mut().retired = true; // one stream, then the end
         }
-        loop {
-            if !self.begun && self.may_read() {
-                self.begun = true;
-                self.process()?;
-            }
-            self.flush_or_hear()?;
-            if let Some(end) = self.end_reached() {
-                return Ok(end);
-            }
-            let inner = Rc::clone(&self.lane.0);
-            let may_read = self.may_read();
-            let deadline = self.deadline();
-            tokio::select! {
-                biased;
-                () = inner.wake.notified() => {}
-                ready = inner.socket.readable(), if may_read => {
-                    ready.map_err(|error| self.broken(&error))?;
-                    self.read_in_turn().await?;
-                }
-                _ready = inner.socket.ready(Interest::ERROR), if !may_read => {
-                    let error = inner.socket.take_error().ok().flatten();
-                    return Err(self.broken(&error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())));
-                }
-                ready = inner.socket.writable(), if inner.blocked.get() => {
-                    ready.map_err(|error| self.broken(&error))?;
-                }
-                () = sleep_until(deadline) => self.tick()?,
-            }
-        }
+        self.handle(&early)?;
+        if self.wire.peer_finished() { self.peer_closed() } else { Ok(()) }
     }
 
     /// In raw mode the socket is read only while there is an application that keeps up. Frames have
@@ -148,29 +172,74 @@ impl Driver {
             Mode::Lane => self.lane.0.state.borrow().outgoing.len() < limits::LANE_ANSWERS,
             Mode::Raw => {
                 let keeps_up = |cell: &StreamCell| cell.backlog() < flow::INITIAL_WINDOW as usize;
-                !self.peer_finished && self.lane.find(1).is_some_and(|cell| keeps_up(&cell))
+                !self.wire.peer_finished() && self.lane.find(1).is_some_and(|cell| keeps_up(&cell))
             }
         }
     }
 
+    /// Says whether something was read, so that there may be more.
+    fn read_if_ready(&mut self, cx: &mut Context<'_>) -> Result<bool, LaneEnd> {
+        if !self.may_read() {
+            self.watch_for_reset(cx)?;
+            return Ok(false);
+        }
+        self.reset = None;
+        match self.lane.0.socket.poll_read_ready(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) => self.read(),
+            Poll::Ready(Err(error)) => Err(broken(&error)),
+        }
+    }
+
+    fn watch_for_reset(&mut self, cx: &mut Context<'_>) -> Result<(), LaneEnd> {
+        let watch = self.reset.get_or_insert_with(|| {
+            let inner = Rc::clone(&self.lane.0);
+            Box::pin(async move { inner.socket.ready(Interest::ERROR).await })
+        });
+        match watch.as_mut().poll(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(_) => Err(broken(&socket::error_of(&self.lane.0.socket))),
+        }
+    }
+
+    fn is_writable_again(&self, cx: &mut Context<'_>) -> Result<bool, LaneEnd> {
+        if !self.lane.0.blocked.get() {
+            return Ok(false);
+        }
+        match self.lane.0.socket.poll_write_ready(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => Err(broken(&error)),
+        }
+    }
+
+    /// Says whether a deadline has come, and does what it asks for.
+    fn is_time(&mut self, cx: &mut Context<'_>) -> Result<bool, LaneEnd> {
+        let deadline = self.deadline();
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Ok(false);
+        }
+        if Instant::now() >= self.expires {
+            return Err(end(Reason::CertExpired, "a certificate of this connection has expired"));
+        }
+        self.lane.retire(Reason::IdleTimeout);
+        Ok(true)
+    }
+
     fn deadline(&self) -> Instant {
-        let idle = self.idle_since + limits::LANE_IDLE;
-        let may_idle_out = self.dialled() && self.lane.is_open() && self.lane.streams() == 0;
-        if may_idle_out { idle.min(self.expires) } else { self.expires }
+        match self.idle_since {
+            Some(since) if self.dialled() && self.lane.is_open() => {
+                self.expires.min(since + limits::LANE_IDLE)
+            }
+            _ => self.expires,
+        }
     }
 
     fn dialled(&self) -> bool {
         self.on_open.is_none()
-    }
-
-    fn tick(&mut self) -> Result<(), LaneEnd> {
-        if Instant::now() >= self.expires {
-            return Err(end(Reason::CertExpired, "a certificate of this connection has expired"));
-        }
-        if self.lane.streams() == 0 && self.idle_since.elapsed() >= limits::LANE_IDLE {
-            self.lane.retire(Reason::IdleTimeout);
-        }
-        Ok(())
     }
 
     fn end_reached(&mut self) -> Option<LaneEnd> {
@@ -179,72 +248,54 @@ impl Driver {
             return Some(end);
         }
         if !state.streams.is_empty() {
-            self.idle_since = Instant::now();
+            self.idle_since = None;
             return None;
         }
-        let sent = state.outgoing.is_empty() && !self.tls.wants_write();
+        self.idle_since.get_or_insert_with(Instant::now);
+        let sent = state.outgoing.is_empty() && self.wire.is_flushed();
         (state.retired && sent).then(|| end(Reason::Ok, ""))
-    }
-
-    async fn read_in_turn(&mut self) -> Result<(), LaneEnd> {
-        self.read()?;
-        self.reads_in_a_row += 1;
-        if self.reads_in_a_row >= READS_IN_A_ROW {
-            self.reads_in_a_row = 0;
-            yield_now().await;
-        }
-        Ok(())
     }
 
     /// Reads what is there, up to one buffer, and handles it; says whether there was something.
     fn read(&mut self) -> Result<bool, LaneEnd> {
-        scratch::with_lane_buffers(|cipher, plain| {
-            let count = match self.lane.0.socket.try_read(cipher) {
-                Ok(0) => return Err(self.truncated()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(self.broken(&error)),
+        scratch::with_plain(|plain| {
+            let had_finished = self.wire.peer_finished();
+            let lane = Rc::clone(&self.lane.0);
+            let read = self.wire.read(&lane.socket, self.appetite, plain);
+            // What came before a fault was meant.
+            let events = self.handle(plain)?;
+            self.appetite = match events * LONG_FRAME_BYTES <= plain.len() {
+                true if plain.len() * 8 > self.appetite * 7 => scratch::BYTES.min(2 * self.appetite),
+                true => self.appetite,
+                false => FIRST_READ_BYTES,
             };
-            let mut input = &cipher[..count];
-            // Nothing counts after close_notify, and rustls takes no more of it.
-            while !input.is_empty() && !self.peer_finished {
-                self.tls.read_tls(&mut input).map_err(|error| self.broken(&error))?;
-                self.open_records(plain)?;
+            if self.wire.peer_finished() && !had_finished {
+                self.peer_closed()?;
             }
-            Ok(true)
+            match read {
+                Ok(Read::Nothing) => Ok(false),
+                Ok(Read::Some) => Ok(true),
+                Ok(Read::End) => Err(self.truncated()),
+                Err(fault) => Err(self.fault(&fault)),
+            }
         })
     }
 
-    fn process(&mut self) -> Result<(), LaneEnd> {
-        scratch::with_lane_buffers(|_, plain| self.open_records(plain))
-    }
-
-    fn open_records(&mut self, plain: &mut [u8]) -> Result<(), LaneEnd> {
-        if let Err(error) = self.tls.process_new_packets() {
-            return Err(self.refused(&error));
+    /// Returns how many things the peer said.
+    fn handle(&mut self, mut bytes: &[u8]) -> Result<usize, LaneEnd> {
+        if bytes.is_empty() {
+            return Ok(0);
         }
-        loop {
-            match self.tls.reader().read(plain) {
-                Ok(0) => {
-                    self.peer_finished = true;
-                    return self.peer_closed();
-                }
-                Ok(count) => self.handle(&plain[..count])?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(self.broken(&error)),
-            }
-        }
-    }
-
-    fn handle(&mut self, mut bytes: &[u8]) -> Result<(), LaneEnd> {
         self.heard = true;
         if self.lane.mode() == Mode::Raw {
-            return self.deliver(1, bytes, false);
+            return self.deliver(1, bytes, false).map(|()| 1);
         }
+        let mut events = 0;
         while let Some(event) = self.decoder.next(&mut bytes).map_err(|error| violated(&error))? {
             self.dispatch(event)?;
+            events += 1;
         }
-        Ok(())
+        Ok(events)
     }
 
     fn dispatch(&mut self, event: Event<'_>) -> Result<(), LaneEnd> {
@@ -340,7 +391,7 @@ impl Driver {
     /// and may be the promise that it did not look at our streams.
     fn flush_or_hear(&mut self) -> Result<(), LaneEnd> {
         let Err(broken) = self.flush() else { return Ok(()) };
-        for _ in 0..READS_IN_A_ROW {
+        for _ in 0..READS_TO_HEAR {
             if !self.may_read() || !self.read()? {
                 break;
             }
@@ -352,39 +403,44 @@ impl Driver {
     fn flush(&mut self) -> Result<(), LaneEnd> {
         let inner = Rc::clone(&self.lane.0);
         loop {
-            if !self.tls.wants_write() && !self.seal() {
-                inner.blocked.set(false);
+            if !self.wire.flush(&inner.socket).map_err(|fault| self.fault(&fault))? {
+                inner.blocked.set(true);
                 return Ok(());
             }
-            match self.tls.write_tls(&mut NonBlocking(&inner.socket)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    inner.blocked.set(true);
-                    return Ok(());
-                }
-                Err(error) => return Err(self.broken(&error)),
+            inner.blocked.set(false);
+            let (gathered, finish) = {
+                let mut state = inner.state.borrow_mut();
+                (std::mem::take(&mut state.outgoing), state.finish)
+            };
+            if !gathered.is_empty() {
+                self.send(&inner, gathered)?;
+            } else if finish && !self.wire.finished() {
+                self.wire.finish();
+            } else {
+                break;
             }
         }
+        self.lane.tell_room();
+        Ok(())
     }
 
-    /// Moves `outgoing` into TLS records; says whether there is something to write now.
-    fn seal(&mut self) -> bool {
-        let mut state = self.lane.0.state.borrow_mut();
-        let sealing = std::mem::take(&mut state.outgoing);
-        let finish = state.finish && !self.finished;
-        drop(state);
-        if !sealing.is_empty() {
-            // Writing to an unlimited buffer in memory cannot fail.
-            let _buffered = self.tls.writer().write_all(&sealing);
-            scratch::give_back(sealing);
+    /// Sends until the socket is full; the rest stays gathered.
+    fn send(&mut self, inner: &Inner, mut gathered: Vec<u8>) -> Result<(), LaneEnd> {
+        let mut sent = 0;
+        while sent < gathered.len() {
+            let chunk = &gathered[sent..gathered.len().min(sent + scratch::BYTES)];
+            sent += chunk.len();
+            if !self.wire.send(&inner.socket, chunk).map_err(|fault| self.fault(&fault))? {
+                break;
+            }
         }
-        if finish {
-            self.finished = true;
-            self.tls.send_close_notify();
+        if sent < gathered.len() {
+            gathered.drain(..sent);
+            inner.state.borrow_mut().outgoing = gathered;
+        } else {
+            scratch::give_back(gathered);
         }
-        self.lane.0.blocked.set(false);
-        self.lane.0.room.notify_waiters();
-        self.tls.wants_write()
+        Ok(())
     }
 
     /// Tells every stream, then the peer.
@@ -401,22 +457,18 @@ impl Driver {
             cell.decide(Verdict::Lost { reason, detail: detail.clone(), untouched });
             cell.reset(End { reason, detail });
         }
-        self.lane.0.room.notify_waiters();
+        self.lane.tell_room();
+        let socket = &self.lane.0.socket;
         if end.reason == Reason::Ok {
-            if !self.finished {
-                self.tls.send_close_notify();
-            }
-            let _last = self.tls.write_tls(&mut NonBlocking(&self.lane.0.socket));
-            // Streams may hold the socket for a while, but the peer shall know now.
-            let _gone = socket::shut_write(&self.lane.0.socket);
+            self.wire.finish();
+        }
+        // close_notify, or an alert. Without close_notify the peer sees that this is no clean end.
+        let _last = self.wire.flush(socket);
+        if end.reason != Reason::Ok && self.lane.mode() == Mode::Raw {
+            socket::reset_on_close(socket);
         } else {
-            // An alert may wait to be sent; without close_notify the peer sees that this is no clean end.
-            let _alert = self.tls.write_tls(&mut NonBlocking(&self.lane.0.socket));
-            if self.lane.mode() == Mode::Raw {
-                socket::reset_on_close(&self.lane.0.socket);
-            } else {
-                let _gone = socket::shut_write(&self.lane.0.socket);
-            }
+            // Streams may hold the socket for a while, but the peer shall know now.
+            let _gone = socket::shut_write(socket);
         }
     }
 
@@ -425,7 +477,7 @@ impl Driver {
     async fn linger(&self) {
         let socket = &self.lane.0.socket;
         while socket.readable().await.is_ok() {
-            let read = scratch::with_lane_buffers(|cipher, _| socket.try_read(cipher));
+            let read = scratch::with_input(|input| socket::read(socket, input));
             match read {
                 Ok(0) => return,
                 Ok(_) => yield_now().await,
@@ -436,17 +488,17 @@ impl Driver {
     }
 
     fn truncated(&self) -> LaneEnd {
-        if self.peer_finished || (self.lane.streams() == 0 && self.lane.mode() == Mode::Lane) {
+        if self.wire.peer_finished() || (self.lane.streams() == 0 && self.lane.mode() == Mode::Lane) {
             return end(Reason::Ok, "");
         }
         end(Reason::PeerReset, "the peer vanished without closing the connection")
     }
 
-    fn broken(&self, error: &io::Error) -> LaneEnd {
-        end(Reason::PeerReset, format!("connection to the peer broke: {error}"))
-    }
-
-    fn refused(&self, error: &rustls::Error) -> LaneEnd {
+    fn fault(&self, fault: &Fault) -> LaneEnd {
+        let error = match fault {
+            Fault::Io(error) => return broken(error),
+            Fault::Tls(error) => error,
+        };
         let alert = matches!(error, rustls::Error::AlertReceived(_));
         LaneEnd {
             reason: Reason::TlsHandshake,
@@ -466,6 +518,10 @@ impl Drop for Driver {
 
 fn end(reason: Reason, detail: impl Into<String>) -> LaneEnd {
     LaneEnd { reason, detail: detail.into(), refused_by_tls: false }
+}
+
+fn broken(error: &io::Error) -> LaneEnd {
+    end(Reason::PeerReset, format!("connection to the peer broke: {error}"))
 }
 
 fn violated(error: &CodecError) -> LaneEnd {

@@ -1,21 +1,30 @@
 //! TLS handshakes on a plain socket, on either side, within a deadline.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::lane::Mode;
+use super::session::Session;
 use crate::model::{Reason, SpiffeId};
 use crate::net::{limits, socket};
 use crate::tls;
+
+/// As much as one read of a handshake takes; its messages have a few KiB.
+const READ_BYTES: usize = 4096;
+/// What an unauthenticated peer may make us hold: more than its longest honest message, a certificate
+/// chain.
+const MAX_INPUT_BYTES: usize = 32 * 1024;
 
 /// Why there is no lane.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +62,11 @@ impl HandshakeError {
 /// A finished handshake.
 pub struct Established {
     pub(super) socket: TcpStream,
-    pub(super) tls: Connection,
+    pub(super) tls: Session,
+    /// What the peer said right after the handshake, and the beginning of a record behind it.
+    pub(super) plain: Vec<u8>,
+    pub(super) input: Vec<u8>,
+    pub(super) closed: bool,
     pub peer: SpiffeId,
     pub mode: Mode,
     /// When the peer's leaf expires.
@@ -76,9 +89,9 @@ pub async fn connect(
     let left = limit.saturating_sub(started.elapsed()).min(limits::HANDSHAKE);
     // No server name is sent; the verifier looks at the SPIFFE ID only.
     let name = ServerName::IpAddress(address.ip().into());
-    let tls =
-        ClientConnection::new(config, name).map_err(|source| HandshakeError::Tls { address, source })?;
-    establish(socket, tls.into(), address, left, None).await
+    let tls = UnbufferedClientConnection::new(config, name)
+        .map_err(|source| HandshakeError::Tls { address, source })?;
+    establish(socket, Session::Client(tls), address, left, None).await
 }
 
 /// Whose turn it is to compute. Handshakes of peers are expensive and anybody may begin one, so they
@@ -96,18 +109,20 @@ pub async fn accept(
     config: Arc<ServerConfig>,
     turn: &Turn,
 ) -> Result<Established, HandshakeError> {
-    let tls = ServerConnection::new(config).map_err(|source| HandshakeError::Tls { address, source })?;
-    establish(socket, tls.into(), address, limits::HANDSHAKE, Some(turn)).await
+    let tls = UnbufferedServerConnection::new(config)
+        .map_err(|source| HandshakeError::Tls { address, source })?;
+    establish(socket, Session::Server(tls), address, limits::HANDSHAKE, Some(turn)).await
 }
 
 async fn establish(
     socket: TcpStream,
-    mut tls: Connection,
+    tls: Session,
     address: SocketAddr,
     limit: Duration,
     turn: Option<&Turn>,
 ) -> Result<Established, HandshakeError> {
-    tokio::time::timeout(limit, shake_hands(&socket, &mut tls, turn))
+    let mut handshake = Handshake { socket, tls, input: Vec::new(), plain: Vec::new(), closed: false };
+    tokio::time::timeout(limit, handshake.run(turn))
         .await
         .map_err(|_elapsed| HandshakeError::Timeout { address })?
         .map_err(|failure| match failure {
@@ -115,15 +130,17 @@ async fn establish(
             Failure::Io(source) => HandshakeError::Io { address, source },
             Failure::Tls(source) => HandshakeError::Tls { address, source },
         })?;
-    let peer = tls::peer_id(tls.peer_certificates())
+    let Handshake { socket, tls, input, plain, closed } = handshake;
+    let facts = tls.facts();
+    let peer = tls::peer_id(facts.peer_certificates())
         .map_err(|source| HandshakeError::Identity { address, source })?;
-    let expires = tls::peer_expiry(tls.peer_certificates())
+    let expires = tls::peer_expiry(facts.peer_certificates())
         .map_err(|source| HandshakeError::Identity { address, source })?;
-    let mode = if tls.alpn_protocol() == Some(tls::ALPN_LANE) { Mode::Lane } else { Mode::Raw };
+    let mode = if facts.alpn_protocol() == Some(tls::ALPN_LANE) { Mode::Lane } else { Mode::Raw };
     if mode == Mode::Lane {
         socket::notice_vanished(&socket);
     }
-    Ok(Established { socket, tls, peer, mode, expires })
+    Ok(Established { socket, tls, plain, input, closed, peer, mode, expires })
 }
 
 enum Failure {
@@ -133,72 +150,78 @@ enum Failure {
     Tls(rustls::Error),
 }
 
-async fn shake_hands(
-    socket: &TcpStream,
-    tls: &mut Connection,
-    turn: Option<&Turn>,
-) -> Result<(), Failure> {
-    let mut heard = false;
-    loop {
-        write_all(socket, tls).await.map_err(Failure::Io)?;
-        if !tls.is_handshaking() {
-            return Ok(());
+/// A handshake under way.
+struct Handshake {
+    socket: TcpStream,
+    tls: Session,
+    /// Read and not yet understood.
+    input: Vec<u8>,
+    /// What the peer said as soon as it could.
+    plain: Vec<u8>,
+    closed: bool,
+}
+
+impl Handshake {
+    async fn run(&mut self, turn: Option<&Turn>) -> Result<(), Failure> {
+        let mut heard = false;
+        loop {
+            let mut reply = Vec::new();
+            let understood =
+                if heard { self.open_in_turn(&mut reply, turn).await } else { self.open(&mut reply) };
+            let written = write_all(&self.socket, &reply).await;
+            // The alert that explains a refusal may be lost; the refusal stands.
+            understood.map_err(Failure::Tls)?;
+            written.map_err(Failure::Io)?;
+            if !self.tls.facts().is_handshaking() {
+                return Ok(());
+            }
+            match self.read().await.map_err(Failure::Io)? {
+                0 if !heard => return Err(Failure::Silent),
+                0 => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
+                _ => heard = true,
+            }
         }
-        socket.readable().await.map_err(Failure::Io)?;
-        match tls.read_tls(&mut NonBlocking(socket)) {
-            Ok(0) if !heard => return Err(Failure::Silent),
-            Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => heard = true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(Failure::Io(error)),
+    }
+
+    async fn open_in_turn(
+        &mut self,
+        reply: &mut Vec<u8>,
+        turn: Option<&Turn>,
+    ) -> Result<(), rustls::Error> {
+        let Some(turn) = turn else { return self.open(reply) };
+        // It is never closed; if it were, there would be nobody to wait for.
+        let _place = turn.acquire().await;
+        let result = self.open(reply);
+        yield_now().await;
+        result
+    }
+
+    fn open(&mut self, reply: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        let opened = self.tls.open(&mut self.input, &mut self.plain, reply)?;
+        self.input.drain(..opened.used);
+        self.closed |= opened.closed;
+        Ok(())
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        let held = self.input.len();
+        if held >= MAX_INPUT_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        if let Err(error) = compute(tls, turn).await {
-            // The alert that explains the refusal; the refusal stands whether or not it arrives.
-            let _alert = write_all(socket, tls).await;
-            return Err(Failure::Tls(error));
-        }
+        self.input.resize(held + READ_BYTES, 0);
+        let read = socket::read_some(&self.socket, &mut self.input[held..]).await;
+        self.input.truncate(held + *read.as_ref().unwrap_or(&0));
+        read
     }
 }
 
-async fn compute(tls: &mut Connection, turn: Option<&Turn>) -> Result<(), rustls::Error> {
-    let Some(turn) = turn else { return tls.process_new_packets().map(drop) };
-    // It is never closed; if it were, there would be nobody to wait for.
-    let _place = turn.acquire().await;
-    let result = tls.process_new_packets().map(drop);
-    yield_now().await;
-    result
-}
-
-async fn write_all(socket: &TcpStream, tls: &mut Connection) -> io::Result<()> {
-    while tls.wants_write() {
-        match tls.write_tls(&mut NonBlocking(socket)) {
-            Ok(_) => {}
+async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket::write(socket, bytes) {
+            Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
             Err(error) => return Err(error),
         }
     }
     Ok(())
-}
-
-/// Lets rustls read from and write to a tokio socket without waiting.
-pub(super) struct NonBlocking<'a>(pub(super) &'a TcpStream);
-
-impl Read for NonBlocking<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
-
-impl Write for NonBlocking<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(pieces)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

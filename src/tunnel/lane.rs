@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
+use super::bell::Bell;
+use super::cell::StreamCell;
 use super::codec::{self, Event};
 use super::scratch;
-use super::stream::{OpenRequest, Stream, StreamCell, Verdict};
+use super::stream::{OpenRequest, Stream, Verdict};
 use crate::model::{Reason, ServiceName, SpiffeId};
 use crate::net::limits;
 
@@ -45,9 +46,11 @@ pub(super) struct Inner {
     pub(super) mode: Mode,
     pub(super) state: RefCell<State>,
     /// Wakes the driver.
-    pub(super) wake: Notify,
-    /// Wakes streams that wait for room in `outgoing`.
-    pub(super) room: Notify,
+    pub(super) bell: Bell,
+    /// The driver is at work, and looks at everything before it rests.
+    pub(super) driving: Cell<bool>,
+    /// Streams that wait for room in `outgoing`.
+    pub(super) waiting: RefCell<Vec<Rc<StreamCell>>>,
     /// Bytes of ciphertext wait for the socket.
     pub(super) blocked: Cell<bool>,
 }
@@ -139,7 +142,7 @@ impl Lane {
         }
         state.streams.insert(stream, Rc::clone(&cell));
         drop(state);
-        self.0.wake.notify_one();
+        self.wake_driver();
         Some(Stream::new(self.clone(), cell))
     }
 
@@ -155,7 +158,7 @@ impl Lane {
             codec::put(state.outgoing(), &Event::GoAway { last, reason });
         }
         drop(state);
-        self.0.wake.notify_one();
+        self.wake_driver();
     }
 
     /// Breaks the lane off, and with it every stream.
@@ -168,7 +171,27 @@ impl Lane {
             refused_by_tls: false,
         });
         drop(state);
-        self.0.wake.notify_one();
+        self.wake_driver();
+    }
+
+    pub(super) fn wake_driver(&self) {
+        if !self.0.driving.get() {
+            self.0.bell.ring();
+        }
+    }
+
+    /// Rings the stream's bell once [`Self::is_congested`] is over.
+    pub(super) fn tell_when_roomy(&self, cell: &Rc<StreamCell>) {
+        if !cell.waits_for_room.replace(true) {
+            self.0.waiting.borrow_mut().push(Rc::clone(cell));
+        }
+    }
+
+    pub(super) fn tell_room(&self) {
+        for cell in self.0.waiting.take() {
+            cell.waits_for_room.set(false);
+            cell.bell.ring();
+        }
     }
 
     /// Appends a frame and wakes the driver. In raw mode only what raw bytes can say is said.
@@ -185,7 +208,7 @@ impl Lane {
             (Mode::Raw, _) => {}
         }
         drop(state);
-        self.0.wake.notify_one();
+        self.wake_driver();
     }
 
     /// Forgets a stream that has ended.
@@ -194,7 +217,7 @@ impl Lane {
         state.streams.remove(&stream);
         if state.streams.is_empty() {
             drop(state);
-            self.0.wake.notify_one(); // the driver may be waiting for the last one to close
+            self.wake_driver(); // the driver may be waiting for the last one to close
         }
     }
 

@@ -7,17 +7,23 @@
 //!
 //! `proxy` is the only caller. The wire format is specified in `docs/tunnel.md`.
 
+mod bell;
+mod cell;
 pub mod codec;
 mod driver;
 pub mod flow;
 pub mod handshake;
 mod lane;
 pub mod pool;
+mod pump;
 mod scratch;
+mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use driver::Driver;
 pub use lane::{Lane, LaneEnd, Mode};
+pub use scratch::release as release_buffers;
 pub use stream::{End, OpenRequest, Stream, Verdict};

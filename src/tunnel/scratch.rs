@@ -1,52 +1,102 @@
-//! Buffers that belong to the thread, borrowed for the length of one read and given back, so that an
-//! idle connection owns none.
+//! Buffers that belong to the thread, borrowed for the length of one read or write and given back, so
+//! that an idle connection owns none.
+//!
+//! The tasks of lanes and streams borrow them, never across an await. [`release`] gives their memory
+//! back after a time without traffic.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-/// Size of each buffer: as much as one read may take.
-const BYTES: usize = 64 * 1024;
+use super::session::sealed_bytes;
+
+/// As much as one read takes, and one write: each call costs a good deal more than its bytes.
+pub(super) const BYTES: usize = 256 * 1024;
 /// Spare buffers a thread keeps for lanes that have something to send, and the largest it keeps. More
 /// lanes than this seldom send in one turn of the thread.
 const SPARES: usize = 8;
 const LARGEST_SPARE: usize = 512 * 1024;
 
+/// The buffers of one thread, each empty until it is first used.
+#[derive(Default)]
+struct Buffers {
+    /// What was read from a lane.
+    input: RefCell<Vec<u8>>,
+    /// The plaintext of it.
+    plain: RefCell<Vec<u8>>,
+    /// What is written to a lane.
+    sealed: RefCell<Vec<u8>>,
+    /// What was read from an application.
+    application: RefCell<Vec<u8>>,
+    spares: RefCell<Vec<Vec<u8>>>,
+    used: Cell<bool>,
+}
+
 thread_local! {
-    static CIPHERTEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static PLAINTEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static APPLICATION: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: Buffers = Buffers::default();
 }
 
-fn with<R>(buffer: &RefCell<Vec<u8>>, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
-    let mut buffer = buffer.borrow_mut();
-    if buffer.is_empty() {
-        buffer.resize(BYTES, 0);
-    }
-    use_it(&mut buffer)
+fn with<R>(
+    choose: impl Fn(&Buffers) -> &RefCell<Vec<u8>>,
+    bytes: usize,
+    use_it: impl FnOnce(&mut [u8]) -> R,
+) -> R {
+    BUFFERS.with(|buffers| {
+        buffers.used.set(true);
+        let mut buffer = choose(buffers).borrow_mut();
+        if buffer.is_empty() {
+            *buffer = vec![0; bytes]; // pages that are never used cost nothing
+        }
+        use_it(&mut buffer)
+    })
 }
 
-/// Borrows the two buffers of a lane's read: ciphertext and plaintext.
-pub(super) fn with_lane_buffers<R>(use_them: impl FnOnce(&mut [u8], &mut [u8]) -> R) -> R {
-    CIPHERTEXT.with(|c| with(c, |cipher| PLAINTEXT.with(|p| with(p, |plain| use_them(cipher, plain)))))
+/// Borrows the buffer of a read from a lane.
+pub(super) fn with_input<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
+    with(|buffers| &buffers.input, BYTES, use_it)
+}
+
+/// Borrows an empty buffer for the plaintext of one read.
+pub(super) fn with_plain<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    BUFFERS.with(|buffers| {
+        let mut plain = buffers.plain.borrow_mut();
+        plain.clear();
+        use_it(&mut plain)
+    })
+}
+
+/// Borrows the buffer of a write to a lane: room to seal [`BYTES`].
+pub(super) fn with_sealed<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
+    with(|buffers| &buffers.sealed, sealed_bytes(BYTES), use_it)
+}
+
+/// Borrows the buffer of a read from an application.
+pub(super) fn with_application_buffer<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
+    with(|buffers| &buffers.application, BYTES, use_it)
 }
 
 /// An empty buffer that grows as needed, to be given back when it was sent.
 pub(super) fn spare() -> Vec<u8> {
-    SPARE.with(|spares| spares.borrow_mut().pop()).unwrap_or_default()
+    BUFFERS.with(|buffers| buffers.spares.borrow_mut().pop()).unwrap_or_default()
 }
 
 /// Takes a buffer back.
 pub(super) fn give_back(mut buffer: Vec<u8>) {
     buffer.clear();
-    SPARE.with(|spares| {
-        let mut spares = spares.borrow_mut();
+    BUFFERS.with(|buffers| {
+        let mut spares = buffers.spares.borrow_mut();
         if spares.len() < SPARES && buffer.capacity() <= LARGEST_SPARE {
             spares.push(buffer);
         }
     });
 }
 
-/// Borrows the buffer of a read from an application.
-pub(super) fn with_application_buffer<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
-    APPLICATION.with(|a| with(a, use_it))
+/// Frees this thread's buffers when none was used since the last call.
+pub fn release() {
+    BUFFERS.with(|buffers| {
+        if !buffers.used.replace(false) {
+            for buffer in [&buffers.input, &buffers.plain, &buffers.sealed, &buffers.application] {
+                buffer.take();
+            }
+            buffers.spares.take();
+        }
+    });
 }

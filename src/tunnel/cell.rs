@@ -1,0 +1,185 @@
+//! What the driver of a lane and the pump of a stream know of one stream, on the lane's thread.
+//!
+//! The driver delivers what arrives straight into the application's socket and keeps only what the
+//! socket does not take (bounded by credit); the pump learns of everything else by the bell.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+use tokio::net::TcpStream;
+
+use super::bell::Bell;
+use super::flow::{Overflow, ReceiveWindow, SendCredit};
+use super::stream::{End, OpenRequest, Verdict};
+use crate::net::socket;
+
+/// State shared by the driver and the pump.
+pub(super) struct StreamCell {
+    pub(super) id: u32,
+    pub(super) app: RefCell<Option<Rc<TcpStream>>>,
+    pub(super) state: RefCell<StreamState>,
+    pub(super) bell: Bell,
+    /// It is among those that the lane tells when it has room again.
+    pub(super) waits_for_room: Cell<bool>,
+}
+
+pub(super) struct StreamState {
+    pub(super) request: OpenRequest,
+    pub(super) credit: SendCredit,
+    pub(super) window: ReceiveWindow,
+    /// Bytes for the application that its socket did not take yet.
+    pub(super) pending: BytesMut,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) reset: Option<End>,
+    pub(super) fin_sent: bool,
+    pub(super) fin_received: bool,
+    /// FIN was passed on to the application.
+    pub(super) fin_passed: bool,
+    pub(super) app_broken: bool,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+}
+
+impl StreamCell {
+    pub(super) fn new(id: u32) -> Self {
+        Self {
+            id,
+            app: RefCell::new(None),
+            state: RefCell::new(StreamState {
+                request: OpenRequest::default(),
+                credit: SendCredit::new(),
+                window: ReceiveWindow::new(),
+                pending: BytesMut::new(),
+                verdict: None,
+                reset: None,
+                fin_sent: false,
+                fin_received: false,
+                fin_passed: false,
+                app_broken: false,
+                bytes_sent: 0,
+                bytes_received: 0,
+            }),
+            bell: Bell::default(),
+            waits_for_room: Cell::new(false),
+        }
+    }
+
+    pub(super) fn set_request(&self, request: OpenRequest) {
+        self.state.borrow_mut().request = request;
+    }
+
+    /// The first verdict stands.
+    pub(super) fn decide(&self, verdict: Verdict) {
+        self.state.borrow_mut().verdict.get_or_insert(verdict);
+        self.bell.ring();
+    }
+
+    /// The peer, or the end of the lane, broke the stream off.
+    pub(super) fn reset(&self, end: End) {
+        let mut state = self.state.borrow_mut();
+        if !(state.fin_received && state.fin_sent) {
+            state.reset.get_or_insert(end);
+        }
+        drop(state);
+        self.bell.ring();
+    }
+
+    pub(super) fn finish(&self) {
+        self.state.borrow_mut().fin_received = true;
+        self.bell.ring();
+    }
+
+    pub(super) fn grant(&self, bytes: u32) -> Result<(), Overflow> {
+        self.state.borrow_mut().credit.grant(bytes)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Bytes of memory that its backlog takes.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.state.borrow().pending.capacity()
+    }
+
+    /// Grows whenever a byte gets on: to the peer, from it, or into the application.
+    pub(super) fn progress(&self) -> u64 {
+        let state = self.state.borrow();
+        state.bytes_sent + 2 * state.bytes_received - state.pending.len() as u64
+    }
+
+    /// Bytes that wait for the application.
+    pub(super) fn backlog(&self) -> usize {
+        self.state.borrow().pending.len()
+    }
+
+    /// Takes bytes from the peer; returns the credit to grant for them (0: none yet). `limited` says
+    /// that the peer must have had credit for them.
+    pub(super) fn deliver(&self, bytes: &[u8], limited: bool) -> Result<u32, Overflow> {
+        let mut state = self.state.borrow_mut();
+        if state.fin_received {
+            return Err(Overflow); // FIN ended its credit
+        }
+        if limited {
+            state.window.received(bytes.len())?;
+        }
+        state.bytes_received += bytes.len() as u64;
+        let mut rest = bytes;
+        if state.pending.is_empty()
+            && let Some(app) = self.app.borrow().as_ref()
+        {
+            match socket::write(app, rest) {
+                Ok(taken) => rest = &rest[taken..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_gone) => {
+                    state.app_broken = true;
+                    self.bell.ring();
+                    return Ok(0);
+                }
+            }
+        }
+        let taken = bytes.len() - rest.len();
+        if !rest.is_empty() {
+            state.pending.extend_from_slice(rest);
+            self.bell.ring();
+        }
+        let drained = state.pending.is_empty();
+        Ok(if limited { state.window.taken(taken, drained) } else { 0 })
+    }
+
+    /// Writes what waits for the application; returns the credit to grant for it.
+    ///
+    /// # Errors
+    /// When the application is gone.
+    pub(super) fn write_pending(&self, app: &TcpStream) -> io::Result<Written> {
+        let mut state = self.state.borrow_mut();
+        let mut written = Written::default();
+        while !state.pending.is_empty() {
+            match socket::write(app, &state.pending) {
+                Ok(taken) => {
+                    state.pending.advance(taken);
+                    written.bytes += taken;
+                    written.credit += {
+                        let drained = state.pending.is_empty();
+                        state.window.taken(taken, drained)
+                    };
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if state.pending.is_empty() && state.pending.capacity() > 0 {
+            state.pending = BytesMut::new(); // an idle stream owns no buffer
+        }
+        if state.app_broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(written) }
+    }
+}
+
+/// What [`StreamCell::write_pending`] came to.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) bytes: usize,
+    /// Without meaning in Connect mode, which knows no credit.
+    pub(super) credit: u32,
+}
