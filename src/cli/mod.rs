@@ -134,7 +134,9 @@ pub fn main() -> ExitCode {
     let env = |name: &str| std::env::var(name).ok();
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let terminal = out.is_terminal();
-    ExitCode::from(run(std::env::args_os(), &env, terminal, &mut out, &mut err))
+    let code = run(std::env::args_os(), &env, terminal, &mut out, &mut err);
+    crate::telemetry::access::flush();
+    ExitCode::from(code)
 }
 
 /// Runs one command; gives its exit code.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::agent::EdgeCount;
 use crate::model::{Reason, ServiceName, Verdict};
-use crate::telemetry::{AccessRecord, EdgeMetrics, ProxyMetrics};
+use crate::telemetry::{AccessRecord, EdgeMetrics, Emitted, ProxyMetrics};
 use crate::tunnel::End;
 
 /// The two sides of a tunnel, as logs and metrics call them.
@@ -19,6 +19,7 @@ pub(super) const INBOUND: &str = "inbound";
 pub(super) struct Connection {
     access: AccessRecord,
     metrics: EdgeMetrics,
+    all: ProxyMetrics,
     edges: Option<(mpsc::Sender<EdgeCount>, ServiceName, ServiceName)>,
     started: Instant,
     closed: bool,
@@ -32,16 +33,18 @@ impl Connection {
         client: Option<SocketAddr>,
         metrics: &ProxyMetrics,
     ) -> Self {
+        let all = metrics.clone();
         let metrics = metrics.edge(direction, source.as_str(), destination.as_str());
         metrics.opened();
         Self {
+            all,
             access: AccessRecord {
                 direction,
-                source: source.to_string(),
-                destination: destination.to_string(),
-                source_id: String::new(),
-                destination_id: String::new(),
-                endpoint: String::new(),
+                source: source.clone(),
+                destination: destination.clone(),
+                source_id: None,
+                destination_id: None,
+                endpoint: None,
                 endpoint_address: None,
                 client_address: client,
                 bytes_sent: 0,
@@ -102,7 +105,9 @@ impl Connection {
         let (sent, received) = (self.access.bytes_sent, self.access.bytes_received);
         self.metrics.bytes(sent, received);
         self.metrics.closed(end.reason);
-        self.access.emit();
+        if self.access.emit() == Emitted::Lost {
+            self.all.limit_reached("access_log");
+        }
         if let Some((edges, source, destination)) = self.edges.take() {
             let count = EdgeCount {
                 source,

@@ -68,7 +68,7 @@ impl<'a> Dialler<'a> {
                 Err(none) => return Err(last.unwrap_or(none)),
             };
             record.access().attempts = attempt;
-            record.access().endpoint = choice.endpoint.id.to_string();
+            record.access().endpoint = Some(choice.endpoint.id.clone());
             match self.attempt(&choice, record).await {
                 Attempt::Opened(opened) => return Ok(opened),
                 Attempt::Final(end) => return Err(end),
@@ -203,7 +203,7 @@ impl<'a> Dialler<'a> {
             .lane(&key, dial)
             .await
             .map_err(|error| End::new(error.reason(), error.to_string()))?;
-        record.access().destination_id = lane.peer().to_string();
+        record.access().destination_id = Some(lane.peer().clone());
         Ok(lane.open(&name, 0))
     }
 

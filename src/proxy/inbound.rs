@@ -120,10 +120,10 @@ impl Inbound {
             return;
         };
         let mut record = Connection::open(INBOUND, &source, own, Some(client), &self.ctx.metrics);
-        record.access().source_id = source_id.to_string();
+        record.access().source_id = Some(source_id.clone());
         record.access().attempts = 1;
         if let Some(identity) = self.ctx.identity() {
-            record.access().destination_id = identity.id().to_string();
+            record.access().destination_id = Some(identity.id().clone());
         }
         let end = self.carry(stream, &source, &mut record).await;
         record.close(end);

@@ -72,7 +72,7 @@ async fn open(
         let detail = "no certificate or configuration came from the control plane in time";
         return Err(End::new(Reason::ConfigStale, detail));
     };
-    record.access().source_id = identity.id().to_string();
+    record.access().source_id = Some(identity.id().clone());
     drop(identity);
     Dialler::new(ctx, upstream, app).open(record).await
 }

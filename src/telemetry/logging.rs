@@ -4,9 +4,12 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use super::access;
 
 /// The access log is on unless the filter says otherwise.
 const ACCESS_DEFAULT: &str = "access=info";
@@ -60,6 +63,8 @@ pub enum LoggingError {
     Level { text: String, word: String },
     #[error("log format {0:?} is unknown; use auto, text or json")]
     Format(String),
+    #[error("the thread that writes the access log cannot be started: {0}")]
+    Thread(std::io::Error),
     #[error("logging is set up already: {0}")]
     Twice(#[from] TryInitError),
 }
@@ -76,6 +81,10 @@ pub fn init(level: &str, format: Format) -> Result<(), LoggingError> {
         Format::Json => false,
         Format::Auto => terminal,
     };
+    if filter.would_enable(access::TARGET, &Level::INFO) {
+        let format = if text { access::Format::Text } else { access::Format::Json };
+        access::start(format).map_err(LoggingError::Thread)?;
+    }
     let builder = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE) // the filter decides
         .with_writer(std::io::stderr)
@@ -118,9 +127,9 @@ mod tests {
         let subscriber = everything.with(filter(level).unwrap());
         tracing::subscriber::with_default(subscriber, || {
             (
-                tracing::enabled!(target: "access", tracing::Level::INFO),
-                tracing::enabled!(target: "weft::proxy", tracing::Level::INFO),
-                tracing::enabled!(target: "weft::proxy", tracing::Level::WARN),
+                tracing::enabled!(target: "access", Level::INFO),
+                tracing::enabled!(target: "weft::proxy", Level::INFO),
+                tracing::enabled!(target: "weft::proxy", Level::WARN),
             )
         })
     }

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod admin;
 pub mod edges;
+mod lines;
 pub mod logging;
 pub mod metrics;
 mod process;
@@ -14,7 +15,7 @@ pub mod readiness;
 pub mod reading;
 pub mod server;
 
-pub use access::AccessRecord;
+pub use access::{AccessRecord, Emitted};
 pub use edges::EdgeMetrics;
 pub use metrics::{LaneGuard, ProxyMetrics};
 pub use readiness::{Pending, Readiness};
