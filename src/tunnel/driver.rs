@@ -15,6 +15,7 @@ use super::cell::StreamCell;
 use super::codec::{CodecError, Decoder, Event};
 use super::handshake::Established;
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};
+use super::session::sealed_bytes;
 use super::stream::{End, OpenRequest, Stream, Verdict};
 use super::wire::{Fault, Read, Wire};
 use super::{flow, scratch};
@@ -30,6 +31,7 @@ const READS_TO_HEAR: u32 = 8;
 /// would hold up the thread.
 const FIRST_READ_BYTES: usize = 32 * 1024;
 const LONG_FRAME_BYTES: usize = 4 * 1024;
+const MOST_READ_BYTES: usize = sealed_bytes(scratch::BYTES);
 /// How long a lane that we have closed waits for the peer to close, too.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -265,7 +267,7 @@ impl Driver {
             // What came before a fault was meant.
             let events = self.handle(plain)?;
             self.appetite = match events * LONG_FRAME_BYTES <= plain.len() {
-                true if plain.len() * 8 > self.appetite * 7 => scratch::BYTES.min(2 * self.appetite),
+                true if plain.len() * 8 > self.appetite * 7 => MOST_READ_BYTES.min(2 * self.appetite),
                 true => self.appetite,
                 false => FIRST_READ_BYTES,
             };

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::cell::StreamCell;
-use super::codec::{Event, MAX_DATA_BYTES};
+use super::codec::{Event, HEADER_BYTES};
 use super::scratch;
 use super::stream::{End, Stream};
 use crate::model::Reason;
@@ -160,7 +160,8 @@ impl<'a> Pump<'a> {
             false => self.cell().state.borrow().credit.available(),
         };
         let read = scratch::with_application_buffer(|buffer| {
-            let most = buffer.len().min(credit).min(MAX_DATA_BYTES);
+            // With its header it fills records.
+            let most = (buffer.len() - HEADER_BYTES).min(credit);
             let read = socket::read(self.app, &mut buffer[..most])?;
             self.stream.send(&buffer[..read]);
             Ok::<_, io::Error>(read)

@@ -6,10 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::session::sealed_bytes;
+use super::session::{MAX_RECORD_BYTES, sealed_bytes};
 
-/// As much as one read takes, and one write: each call costs a good deal more than its bytes.
-pub(super) const BYTES: usize = 256 * 1024;
+/// Records that one read takes, and one write: each call costs a good deal more than its bytes.
+pub(super) const RECORDS: usize = 16;
+/// Their plaintext.
+pub(super) const BYTES: usize = RECORDS * 16_384;
 /// Spare buffers a thread keeps for lanes that have something to send, and the largest it keeps. More
 /// lanes than this seldom send in one turn of the thread.
 const SPARES: usize = 8;
@@ -49,9 +51,10 @@ fn with<R>(
     })
 }
 
-/// Borrows the buffer of a read from a lane.
+/// Borrows the buffer of a read from a lane: room for the beginning of a record and for what its peer
+/// sealed in one go.
 pub(super) fn with_input<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
-    with(|buffers| &buffers.input, BYTES, use_it)
+    with(|buffers| &buffers.input, sealed_bytes(BYTES) + MAX_RECORD_BYTES, use_it)
 }
 
 /// Borrows an empty buffer for the plaintext of one read.
