@@ -72,8 +72,19 @@ pub fn reset_on_close(stream: &TcpStream) {
 /// notices before it has granted the sender more credit.
 pub fn face_application(stream: &TcpStream) {
     reset_on_close(stream);
+    queue_little(stream);
+}
+
+/// Lets the kernel queue little for an application that does not read.
+pub fn queue_little(stream: &TcpStream) {
     // As above.
     let _gone = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+/// Lets the kernel queue as much as its memory for the socket holds.
+pub fn queue_all(stream: &TcpStream) {
+    // As above.
+    let _gone = SockRef::from(stream).set_tcp_notsent_lowat(u32::MAX);
 }
 
 /// Makes the coming close a clean one again.

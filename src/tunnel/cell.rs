@@ -15,6 +15,9 @@ use super::flow::{Overflow, ReceiveWindow, SendCredit};
 use super::stream::{End, OpenRequest, Verdict};
 use crate::net::socket;
 
+/// So much is held for an application before the kernel is asked to queue more than it would.
+const HELD_BYTES: usize = 64 * 1024;
+
 /// State shared by the driver and the pump.
 pub(super) struct StreamCell {
     pub(super) id: u32,
@@ -38,6 +41,8 @@ pub(super) struct StreamState {
     /// FIN was passed on to the application.
     pub(super) fin_passed: bool,
     pub(super) app_broken: bool,
+    /// The kernel was told to queue all it can for an application that lags behind.
+    deep: bool,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
 }
@@ -58,6 +63,7 @@ impl StreamCell {
                 fin_received: false,
                 fin_passed: false,
                 app_broken: false,
+                deep: false,
                 bytes_sent: 0,
                 bytes_received: 0,
             }),
@@ -142,6 +148,10 @@ impl StreamCell {
         let taken = bytes.len() - rest.len();
         if !rest.is_empty() {
             state.pending.extend_from_slice(rest);
+            if state.pending.len() > HELD_BYTES && !std::mem::replace(&mut state.deep, true) {
+                // What was granted to a quick reader comes now that it is slow: better there than here.
+                self.app.borrow().as_deref().map(socket::queue_all);
+            }
             self.bell.ring();
         }
         let drained = state.pending.is_empty();
@@ -171,6 +181,9 @@ impl StreamCell {
         }
         if state.pending.is_empty() && state.pending.capacity() > 0 {
             state.pending = BytesMut::new(); // an idle stream owns no buffer
+            if std::mem::take(&mut state.deep) {
+                socket::queue_little(app);
+            }
         }
         if state.app_broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(written) }
     }

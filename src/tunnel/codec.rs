@@ -58,9 +58,10 @@ pub enum Event<'a> {
     GoAway { last: u32, reason: Reason },
 }
 
-/// Appends a DATA header; the payload of `bytes` follows.
-pub fn put_data_header(out: &mut Vec<u8>, stream: u32, bytes: usize) {
-    put_header(out, DATA, bytes, stream);
+/// The header of a DATA frame whose payload has `bytes`, at most `MAX_DATA_BYTES`.
+#[must_use]
+pub fn data_header(stream: u32, bytes: usize) -> [u8; HEADER_BYTES] {
+    header(DATA, bytes, stream)
 }
 
 /// Appends a frame. DATA is cut into frames of at most `MAX_DATA_BYTES`.
@@ -75,7 +76,7 @@ pub fn put(out: &mut Vec<u8>, event: &Event<'_>) {
         Event::Refused { stream, reason, detail } => put_reason(out, REFUSED, *stream, *reason, detail),
         Event::Data { stream, bytes } => {
             for piece in bytes.chunks(MAX_DATA_BYTES) {
-                put_data_header(out, *stream, piece.len());
+                put_header(out, DATA, piece.len(), *stream);
                 out.extend_from_slice(piece);
             }
         }
@@ -93,12 +94,16 @@ pub fn put(out: &mut Vec<u8>, event: &Event<'_>) {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "callers cut frames to `MAX_DATA_BYTES`")]
 fn put_header(out: &mut Vec<u8>, kind: u8, bytes: usize, stream: u32) {
+    out.extend_from_slice(&header(kind, bytes, stream));
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "callers cut frames to `MAX_DATA_BYTES`")]
+fn header(kind: u8, bytes: usize, stream: u32) -> [u8; HEADER_BYTES] {
     debug_assert!(bytes <= MAX_DATA_BYTES);
-    let length = (bytes as u32).to_be_bytes();
-    out.extend_from_slice(&[kind, length[1], length[2], length[3]]);
-    out.extend_from_slice(&stream.to_be_bytes());
+    let [_, l0, l1, l2] = (bytes as u32).to_be_bytes();
+    let [s0, s1, s2, s3] = stream.to_be_bytes();
+    [kind, l0, l1, l2, s0, s1, s2, s3]
 }
 
 fn put_reason(out: &mut Vec<u8>, kind: u8, stream: u32, reason: Reason, detail: &str) {

@@ -15,7 +15,7 @@ use super::cell::StreamCell;
 use super::codec::{CodecError, Decoder, Event};
 use super::handshake::Established;
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};
-use super::session::sealed_bytes;
+use super::session::SEALED_RECORD_BYTES;
 use super::stream::{End, OpenRequest, Stream, Verdict};
 use super::wire::{Fault, Read, Wire};
 use super::{flow, scratch};
@@ -31,7 +31,9 @@ const READS_TO_HEAR: u32 = 8;
 /// would hold up the thread.
 const FIRST_READ_BYTES: usize = 32 * 1024;
 const LONG_FRAME_BYTES: usize = 4 * 1024;
-const MOST_READ_BYTES: usize = sealed_bytes(scratch::BYTES);
+/// What a peer seals in one go; a read of just that ends where a frame ends.
+const MOST_READ_BYTES: usize = scratch::RECORDS * SEALED_RECORD_BYTES;
+
 /// How long a lane that we have closed waits for the peer to close, too.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -41,7 +43,6 @@ type OnOpen = Box<dyn Fn(Stream)>;
 /// Runs a lane; see the module.
 pub struct Driver {
     lane: Lane,
-    wire: Wire,
     decoder: Decoder,
     on_open: Option<OnOpen>,
     /// Dropped when the lane has ended.
@@ -76,12 +77,12 @@ impl Driver {
             driving: std::cell::Cell::new(false),
             waiting: std::cell::RefCell::default(),
             blocked: std::cell::Cell::new(false),
+            wire: std::cell::RefCell::new(Wire::new(tls, input, closed)),
         }));
         let left = expires.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         let expires = Instant::now() + left;
         let driver = Self {
             lane: lane.clone(),
-            wire: Wire::new(tls, input, closed),
             decoder: Decoder::default(),
             on_open,
             _held: None,
@@ -164,7 +165,7 @@ impl Driver {
             self.lane.0.state.borrow_mut().retired = true; // one stream, then the end
         }
         self.handle(&early)?;
-        if self.wire.peer_finished() { self.peer_closed() } else { Ok(()) }
+        if self.peer_finished() { self.peer_closed() } else { Ok(()) }
     }
 
     /// In raw mode the socket is read only while there is an application that keeps up. Frames have
@@ -174,7 +175,7 @@ impl Driver {
             Mode::Lane => self.lane.0.state.borrow().outgoing.len() < limits::LANE_ANSWERS,
             Mode::Raw => {
                 let keeps_up = |cell: &StreamCell| cell.backlog() < flow::INITIAL_WINDOW as usize;
-                !self.wire.peer_finished() && self.lane.find(1).is_some_and(|cell| keeps_up(&cell))
+                !self.peer_finished() && self.lane.find(1).is_some_and(|cell| keeps_up(&cell))
             }
         }
     }
@@ -186,11 +187,14 @@ impl Driver {
             return Ok(false);
         }
         self.reset = None;
-        match self.lane.0.socket.poll_read_ready(cx) {
-            Poll::Pending => Ok(false),
-            Poll::Ready(Ok(())) => self.read(),
-            Poll::Ready(Err(error)) => Err(broken(&error)),
+        // Ready sockets may have nothing. Only one that is pending wakes this task.
+        while let Poll::Ready(ready) = self.lane.0.socket.poll_read_ready(cx) {
+            ready.map_err(|error| broken(&error))?;
+            if self.read()? {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     fn watch_for_reset(&mut self, cx: &mut Context<'_>) -> Result<(), LaneEnd> {
@@ -240,6 +244,10 @@ impl Driver {
         }
     }
 
+    fn peer_finished(&self) -> bool {
+        self.lane.0.wire.borrow().peer_finished()
+    }
+
     fn dialled(&self) -> bool {
         self.on_open.is_none()
     }
@@ -254,16 +262,16 @@ impl Driver {
             return None;
         }
         self.idle_since.get_or_insert_with(Instant::now);
-        let sent = state.outgoing.is_empty() && self.wire.is_flushed();
+        let sent = state.outgoing.is_empty() && self.lane.0.wire.borrow().is_flushed();
         (state.retired && sent).then(|| end(Reason::Ok, ""))
     }
 
     /// Reads what is there, up to one buffer, and handles it; says whether there was something.
     fn read(&mut self) -> Result<bool, LaneEnd> {
         scratch::with_plain(|plain| {
-            let had_finished = self.wire.peer_finished();
+            let had_finished = self.peer_finished();
             let lane = Rc::clone(&self.lane.0);
-            let read = self.wire.read(&lane.socket, self.appetite, plain);
+            let read = lane.wire.borrow_mut().read(&lane.socket, self.appetite, plain);
             // What came before a fault was meant.
             let events = self.handle(plain)?;
             self.appetite = match events * LONG_FRAME_BYTES <= plain.len() {
@@ -271,7 +279,7 @@ impl Driver {
                 true => self.appetite,
                 false => FIRST_READ_BYTES,
             };
-            if self.wire.peer_finished() && !had_finished {
+            if self.peer_finished() && !had_finished {
                 self.peer_closed()?;
             }
             match read {
@@ -392,57 +400,13 @@ impl Driver {
     /// Flushes; when that fails, hears first what the peer said before it closed, which explains more
     /// and may be the promise that it did not look at our streams.
     fn flush_or_hear(&mut self) -> Result<(), LaneEnd> {
-        let Err(broken) = self.flush() else { return Ok(()) };
+        let Err(fault) = self.lane.flush() else { return Ok(()) };
         for _ in 0..READS_TO_HEAR {
             if !self.may_read() || !self.read()? {
                 break;
             }
         }
-        Err(broken)
-    }
-
-    /// Seals what has gathered and writes as much as the socket takes.
-    fn flush(&mut self) -> Result<(), LaneEnd> {
-        let inner = Rc::clone(&self.lane.0);
-        loop {
-            if !self.wire.flush(&inner.socket).map_err(|fault| self.fault(&fault))? {
-                inner.blocked.set(true);
-                return Ok(());
-            }
-            inner.blocked.set(false);
-            let (gathered, finish) = {
-                let mut state = inner.state.borrow_mut();
-                (std::mem::take(&mut state.outgoing), state.finish)
-            };
-            if !gathered.is_empty() {
-                self.send(&inner, gathered)?;
-            } else if finish && !self.wire.finished() {
-                self.wire.finish();
-            } else {
-                break;
-            }
-        }
-        self.lane.tell_room();
-        Ok(())
-    }
-
-    /// Sends until the socket is full; the rest stays gathered.
-    fn send(&mut self, inner: &Inner, mut gathered: Vec<u8>) -> Result<(), LaneEnd> {
-        let mut sent = 0;
-        while sent < gathered.len() {
-            let chunk = &gathered[sent..gathered.len().min(sent + scratch::BYTES)];
-            sent += chunk.len();
-            if !self.wire.send(&inner.socket, chunk).map_err(|fault| self.fault(&fault))? {
-                break;
-            }
-        }
-        if sent < gathered.len() {
-            gathered.drain(..sent);
-            inner.state.borrow_mut().outgoing = gathered;
-        } else {
-            scratch::give_back(gathered);
-        }
-        Ok(())
+        Err(self.fault(&fault))
     }
 
     /// Tells every stream, then the peer.
@@ -461,11 +425,13 @@ impl Driver {
         }
         self.lane.tell_room();
         let socket = &self.lane.0.socket;
+        let mut wire = self.lane.0.wire.borrow_mut();
         if end.reason == Reason::Ok {
-            self.wire.finish();
+            wire.finish();
         }
         // close_notify, or an alert. Without close_notify the peer sees that this is no clean end.
-        let _last = self.wire.flush(socket);
+        let _last = wire.flush(socket);
+        drop(wire);
         if end.reason != Reason::Ok && self.lane.mode() == Mode::Raw {
             socket::reset_on_close(socket);
         } else {
@@ -490,7 +456,7 @@ impl Driver {
     }
 
     fn truncated(&self) -> LaneEnd {
-        if self.wire.peer_finished() || (self.lane.streams() == 0 && self.lane.mode() == Mode::Lane) {
+        if self.peer_finished() || (self.lane.streams() == 0 && self.lane.mode() == Mode::Lane) {
             return end(Reason::Ok, "");
         }
         end(Reason::PeerReset, "the peer vanished without closing the connection")

@@ -5,8 +5,9 @@
 
 /// Credit that both sides have when a stream opens, in bytes. Part of the protocol.
 pub const INITIAL_WINDOW: u32 = 64 * 1024;
-/// Largest window a receiver grants.
-pub const MAX_WINDOW: u32 = 1024 * 1024;
+/// Largest window a receiver grants. An application that stops to read when it has so much leaves most of
+/// it to the kernel's queue, see `StreamCell`.
+pub const MAX_WINDOW: u32 = 2 * 1024 * 1024;
 
 /// Windows that an application must have taken without a backlog before its window grows: what the
 /// kernel queues for one that does not read must not look like reading.

@@ -15,6 +15,7 @@ use super::cell::StreamCell;
 use super::codec::{self, Event};
 use super::scratch;
 use super::stream::{OpenRequest, Stream, Verdict};
+use super::wire::{Fault, Wire};
 use crate::model::{Reason, ServiceName, SpiffeId};
 use crate::net::limits;
 
@@ -53,6 +54,8 @@ pub(super) struct Inner {
     pub(super) waiting: RefCell<Vec<Rc<StreamCell>>>,
     /// Bytes of ciphertext wait for the socket.
     pub(super) blocked: Cell<bool>,
+    /// Borrowed for the length of one read or write.
+    pub(super) wire: RefCell<Wire>,
 }
 
 #[derive(Default)]
@@ -69,6 +72,8 @@ pub(super) struct State {
     /// Raw mode: send close_notify once `outgoing` is sealed.
     pub(super) finish: bool,
     pub(super) end: Option<LaneEnd>,
+    /// Why a stream could not send; the driver ends the lane for it.
+    fault: Option<Fault>,
 }
 
 impl State {
@@ -172,6 +177,77 @@ impl Lane {
         });
         drop(state);
         self.wake_driver();
+    }
+
+    /// Seals what has gathered and writes as much as the socket takes.
+    ///
+    /// # Errors
+    /// When the connection broke, now or before.
+    pub(super) fn flush(&self) -> Result<(), Fault> {
+        if let Some(fault) = self.0.state.borrow_mut().fault.take() {
+            return Err(fault);
+        }
+        let inner = &*self.0;
+        let mut wire = inner.wire.borrow_mut();
+        loop {
+            inner.blocked.set(!wire.flush(&inner.socket)?);
+            if inner.blocked.get() {
+                return Ok(());
+            }
+            let (gathered, finish) = {
+                let mut state = inner.state.borrow_mut();
+                (std::mem::take(&mut state.outgoing), state.finish)
+            };
+            if !gathered.is_empty() {
+                self.send_gathered(&mut wire, gathered)?;
+            } else if finish && !wire.finished() {
+                wire.finish();
+            } else {
+                break;
+            }
+        }
+        drop(wire);
+        self.tell_room();
+        Ok(())
+    }
+
+    /// Sends until the socket is full; the rest stays gathered.
+    fn send_gathered(&self, wire: &mut Wire, mut gathered: Vec<u8>) -> Result<(), Fault> {
+        let mut sent = 0;
+        while sent < gathered.len() {
+            let chunk = &gathered[sent..gathered.len().min(sent + scratch::BYTES)];
+            sent += chunk.len();
+            if !wire.send(&self.0.socket, chunk)? {
+                break;
+            }
+        }
+        if sent < gathered.len() {
+            gathered.drain(..sent);
+            self.0.state.borrow_mut().outgoing = gathered;
+        } else {
+            scratch::give_back(gathered);
+        }
+        Ok(())
+    }
+
+    /// Sends a long frame (or raw bytes) straight from the caller's buffer, behind what has gathered;
+    /// gathers it when the socket is full. At most [`scratch::BYTES`].
+    pub(super) fn send(&self, frame: &[u8]) {
+        let result = self.flush().and_then(|()| {
+            if self.0.blocked.get() {
+                self.0.state.borrow_mut().outgoing().extend_from_slice(frame);
+            } else {
+                let all = self.0.wire.borrow_mut().send(&self.0.socket, frame)?;
+                self.0.blocked.set(!all);
+            }
+            Ok(())
+        });
+        if let Err(fault) = result {
+            self.0.state.borrow_mut().fault = Some(fault);
+            self.wake_driver();
+        } else if self.0.blocked.get() {
+            self.wake_driver(); // it waits for the socket
+        }
     }
 
     pub(super) fn wake_driver(&self) {

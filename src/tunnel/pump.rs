@@ -160,10 +160,10 @@ impl<'a> Pump<'a> {
             false => self.cell().state.borrow().credit.available(),
         };
         let read = scratch::with_application_buffer(|buffer| {
-            // With its header it fills records.
-            let most = (buffer.len() - HEADER_BYTES).min(credit);
-            let read = socket::read(self.app, &mut buffer[..most])?;
-            self.stream.send(&buffer[..read]);
+            // Room for the header of a frame, so that both together fill records.
+            let end = buffer.len().min(credit.saturating_add(HEADER_BYTES));
+            let read = socket::read(self.app, &mut buffer[HEADER_BYTES..end])?;
+            self.stream.send_framed(&mut buffer[..HEADER_BYTES + read]);
             Ok::<_, io::Error>(read)
         });
         match read {

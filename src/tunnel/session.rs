@@ -14,6 +14,8 @@ use rustls::{CommonState, Error};
 
 /// Longest record on the wire (RFC 8446, 5.2): header, 2^14 bytes, and what encryption adds.
 pub(super) const MAX_RECORD_BYTES: usize = 5 + 16_384 + 256;
+/// A full record of the AEADs of TLS 1.3: header, type and tag around 2^14 bytes.
+pub(super) const SEALED_RECORD_BYTES: usize = 16_384 + 22;
 /// Room that is enough to seal `bytes`: each record of at most 2^14 bytes grows by 22, and a change of
 /// keys may have to be said first.
 pub(super) const fn sealed_bytes(bytes: usize) -> usize {

@@ -9,12 +9,15 @@ use std::task::Poll;
 use tokio::net::TcpStream;
 
 use super::cell::StreamCell;
-use super::codec::Event;
+use super::codec::{self, Event, HEADER_BYTES};
 use super::flow::INITIAL_WINDOW;
 use super::lane::{Lane, Mode};
 use super::pump::Pump;
 use crate::model::Reason;
 use crate::net::socket;
+
+/// A read of so many bytes is sent at once: gathering it with others would cost a copy and save nothing.
+const LONG_BYTES: usize = 16 * 1024;
 
 /// What became of an OPEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,18 +147,35 @@ impl Stream {
     }
 
     /// Sends bytes for which there is credit.
-    pub(super) fn send(&self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+    fn send(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.spend(bytes.len());
+            self.lane.put(&Event::Data { stream: self.cell.id, bytes });
         }
-        {
-            let mut state = self.cell.state.borrow_mut();
-            if !self.is_raw() {
-                state.credit.spend(bytes.len());
-            }
-            state.bytes_sent += bytes.len() as u64;
+    }
+
+    /// As [`Self::send`], of bytes behind room for a header. Many go at once, few are gathered with those
+    /// of other streams.
+    pub(super) fn send_framed(&self, frame: &mut [u8]) {
+        let bytes = frame.len() - HEADER_BYTES;
+        if bytes < LONG_BYTES {
+            return self.send(&frame[HEADER_BYTES..]);
         }
-        self.lane.put(&Event::Data { stream: self.cell.id, bytes });
+        self.spend(bytes);
+        if self.is_raw() {
+            self.lane.send(&frame[HEADER_BYTES..]);
+        } else {
+            frame[..HEADER_BYTES].copy_from_slice(&codec::data_header(self.cell.id, bytes));
+            self.lane.send(frame);
+        }
+    }
+
+    fn spend(&self, bytes: usize) {
+        let mut state = self.cell.state.borrow_mut();
+        if !self.is_raw() {
+            state.credit.spend(bytes);
+        }
+        state.bytes_sent += bytes as u64;
     }
 }
 
