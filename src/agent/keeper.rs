@@ -45,6 +45,13 @@ impl Keeper {
         self.lock().parts.as_ref().map_or(0, |parts| parts.bundle.version)
     }
 
+    /// Chain, key and bundle in use; `None` before there is a certificate.
+    pub(super) fn parts(&self) -> Option<(Vec<Vec<u8>>, Zeroizing<Vec<u8>>, Bundle)> {
+        let held = self.lock();
+        let parts = held.parts.as_ref()?;
+        Some((parts.chain.clone(), parts.key.clone(), parts.bundle.clone()))
+    }
+
     /// Publishes a new certificate if everything fits.
     pub(super) fn install(
         &self,
