@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::upgrade::{Offer, Who};
 use super::{AppError, ports};
@@ -89,8 +89,22 @@ pub struct Sidecar {
     settings: Settings,
     doors: Arc<Doors>,
     tasks: Tasks,
-    /// Dropped to let the admin endpoint finish its answers.
-    admin: Option<oneshot::Sender<()>>,
+    admin: Option<Admin>,
+}
+
+/// The admin endpoint; it ends with its owner.
+struct Admin {
+    /// Dropped to let it finish its answers.
+    stop: oneshot::Sender<()>,
+    serving: JoinSet<()>,
+}
+
+impl Admin {
+    async fn finish(mut self) {
+        drop(self.stop);
+        // It bounds itself.
+        let _ended = self.serving.join_next().await;
+    }
 }
 
 /// The checks to run, each with its instance.
@@ -226,9 +240,14 @@ impl Sidecar {
     /// every stream ended by itself.
     pub async fn retire(self) -> bool {
         let Self { agent, proxy, checks, settings, doors, tasks, admin, .. } = self;
-        drop((checks, doors, admin));
+        drop((checks, doors));
         proxy.stop_accepting();
-        let whole = proxy.drain(settings.drain_grace).await;
+        let admin = async {
+            if let Some(admin) = admin {
+                admin.finish().await;
+            }
+        };
+        let (whole, ()) = tokio::join!(proxy.drain(settings.drain_grace), admin);
         agent.stop(GOODBYE).await;
         drop(tasks);
         whole
@@ -236,7 +255,7 @@ impl Sidecar {
 
     /// What a crash does: nothing is drained, nobody is told; every socket is closed when it returns.
     pub async fn kill(self) {
-        drop((self.doors, self.tasks));
+        drop((self.doors, self.tasks, self.admin));
         self.proxy.kill().await;
     }
 }

@@ -52,9 +52,9 @@ pub(super) fn explain(error: AppError) -> CliError {
         ),
         AppError::Upgrade(_) => CliError::new(
             Fault::Local,
-            "cannot take over from the running sidecar",
+            "no upgrade in place",
             what,
-            "the running sidecar serves on; mend this and start the successor again",
+            "mend this and start it again; a sidecar that runs goes on serving",
         ),
         AppError::Store(_) | AppError::Catalog(_) | AppError::Ca(_) => {
             let next = "if the message names a file, check it and the disk; the log has more";

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::watch::{Waits, watch_agent};
 use super::{
-    Checks, Doors, Listeners, Settings, Sidecar, Tasks, checks, feed, local_app, ready, registrations,
+    Admin, Checks, Door, Doors, Listeners, Settings, Sidecar, Tasks, checks, feed, local_app, ready,
+    registrations,
 };
 use crate::agent::{self, Agent};
 use crate::app::AppError;
@@ -44,9 +46,18 @@ impl Standby {
         estate: Option<agent::Estate>,
     ) -> Result<Self, AppError> {
         let sidecar = settings.definition.sidecar.get_or_insert_default().clone();
-        let listeners = Listeners::bind(&settings, &sidecar.upstreams, &mut given)?;
-        if estate.is_none() {
-            all_wanted(&given)?;
+        let listeners = match Listeners::bind(&settings, &sidecar.upstreams, &mut given) {
+            // What is in the way was given to us under another name.
+            Err(AppError::Bind { address, purpose, source }) => {
+                let door = given.iter().find(|door| door.address == address);
+                return Err(door.map_or(AppError::Bind { address, purpose, source }, unwanted));
+            }
+            listeners => listeners?,
+        };
+        if estate.is_none()
+            && let Some(door) = given.iter().next()
+        {
+            return Err(unwanted(door));
         }
         let registrations = registrations(&settings, listeners.bound.inbound.port())?;
         let app = local_app(&registrations)?;
@@ -83,8 +94,7 @@ impl Standby {
     /// # Errors
     /// When a thread or a descriptor cannot be had; then nothing runs.
     pub fn open(self) -> Result<Sidecar, AppError> {
-        let Self { listeners, service, app, checks, agent, metrics, readiness, settings, mut tasks } =
-            self;
+        let Self { listeners, service, app, checks, agent, metrics, readiness, settings, tasks } = self;
         let doors = listeners.doors()?;
         let Listeners { inbound, upstreams, admin: admin_listener, bound } = listeners;
         let plane = proxy::Settings {
@@ -104,9 +114,10 @@ impl Standby {
             let listener = tokio::net::TcpListener::from_std(listener)
                 .map_err(|source| AppError::Start { what: "the admin endpoint".to_owned(), source })?;
             let (stop, stopped) = oneshot::channel();
-            admin = Some(stop);
             let stopped = async { drop(stopped.await) };
-            tasks.0.push(tokio::spawn(admin::serve(vec![listener], router, stopped)));
+            let mut serving = JoinSet::new();
+            serving.spawn(admin::serve(vec![listener], router, stopped));
+            admin = Some(Admin { stop, serving });
         }
         let doors = Arc::new(doors);
         Ok(Sidecar { bound, service, agent, proxy, checks, readiness, settings, doors, tasks, admin })
@@ -115,11 +126,10 @@ impl Standby {
 
 /// A socket that nothing wants is a mistake in the unit that gives it: whoever connects there would wait
 /// for ever. (What a predecessor has and this process does not want is let go.)
-fn all_wanted(given: &Doors) -> Result<(), AppError> {
-    let Some(door) = given.iter().next() else { return Ok(()) };
-    Err(AppError::Usage(format!(
-        "the socket `{}` that was given to this process listens on {}, which is not where the service \
-         file and the flags want it",
+fn unwanted(door: &Door) -> AppError {
+    AppError::Usage(format!(
+        "the socket `{}` that was given to this process listens on {}, which is not where the service file \
+         and the flags want it",
         door.purpose, door.address
-    )))
+    ))
 }

@@ -15,3 +15,4 @@ mod restart;
 mod run;
 mod support;
 mod traffic;
+mod upgrade;
