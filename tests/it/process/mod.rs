@@ -6,6 +6,7 @@ mod bad_input;
 mod clock;
 mod drain;
 mod end_to_end;
+mod leave;
 mod loss;
 mod mesh;
 mod policy;
