@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Parts};
 use super::shared::{Results, Role};
 use crate::model::{Bundle, CheckReport};
 
@@ -45,7 +45,7 @@ impl Succession {
     /// What a successor needs to be this sidecar; `None` before the first certificate.
     #[must_use]
     pub fn estate(&self) -> Option<Estate> {
-        let (chain, key, bundle) = self.keeper.parts()?;
+        let Parts { chain, key, bundle } = self.keeper.parts()?;
         let results = self.results.borrow().values().cloned().collect();
         Some(Estate { process: self.process.clone(), chain, key, bundle, results })
     }

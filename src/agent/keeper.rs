@@ -25,10 +25,12 @@ struct Held {
     parts: Option<Parts>,
 }
 
-struct Parts {
-    chain: Vec<Vec<u8>>,
-    key: Zeroizing<Vec<u8>>,
-    bundle: Bundle,
+/// What an identity is built of.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub chain: Vec<Vec<u8>>,
+    pub key: Zeroizing<Vec<u8>>,
+    pub bundle: Bundle,
 }
 
 impl Keeper {
@@ -45,11 +47,9 @@ impl Keeper {
         self.lock().parts.as_ref().map_or(0, |parts| parts.bundle.version)
     }
 
-    /// Chain, key and bundle in use; `None` before there is a certificate.
-    pub(super) fn parts(&self) -> Option<(Vec<Vec<u8>>, Zeroizing<Vec<u8>>, Bundle)> {
-        let held = self.lock();
-        let parts = held.parts.as_ref()?;
-        Some((parts.chain.clone(), parts.key.clone(), parts.bundle.clone()))
+    /// Those in use; `None` before there is a certificate.
+    pub(super) fn parts(&self) -> Option<Parts> {
+        self.lock().parts.clone()
     }
 
     /// Publishes a new certificate if everything fits.

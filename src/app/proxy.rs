@@ -72,7 +72,7 @@ fn given() -> Result<Doors, AppError> {
             )));
         };
         let address = super::ports::local(&listener)?;
-        doors.push(Door { purpose, address, listener });
+        doors.push(Door { purpose, address, listener, kept: true });
     }
     Ok(doors)
 }

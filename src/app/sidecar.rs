@@ -318,7 +318,7 @@ impl Listeners {
     }
 
     /// Another handle to each socket.
-    fn doors(&self) -> Result<Doors, AppError> {
+    fn doors(&self, kept: &[SocketAddr]) -> Result<Doors, AppError> {
         let upstream = |one: &'_ proxy::Upstream| Purpose::Upstream(one.destination.clone());
         let upstreams = self.upstreams.iter().map(|one| (upstream(one), &one.listener));
         let mut doors = Doors::default();
@@ -330,7 +330,7 @@ impl Listeners {
             let what = || format!("another handle to the socket at {address}");
             let listener =
                 listener.try_clone().map_err(|source| AppError::Start { what: what(), source })?;
-            doors.push(Door { purpose, address, listener });
+            doors.push(Door { purpose, address, listener, kept: kept.contains(&address) });
         }
         Ok(doors)
     }

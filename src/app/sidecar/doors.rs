@@ -54,6 +54,8 @@ pub struct Door {
     pub purpose: Purpose,
     pub address: SocketAddr,
     pub listener: TcpListener,
+    /// A service manager keeps it open, too, and gives it to the next process.
+    pub kept: bool,
 }
 
 /// See the module.
@@ -85,8 +87,15 @@ impl Doors {
         self.0.retain(|door| !purposes(&door.purpose));
     }
 
-    /// Lets the application's last connections come in before the workers close their doors, too.
-    pub(super) async fn last_call(self) {
+    /// The addresses of those that stay open whatever we do.
+    pub(super) fn kept(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter(|door| door.kept).map(|door| door.address).collect()
+    }
+
+    /// Lets the application's last connections come in before the workers close their doors, too. Where
+    /// a door is kept, whoever comes waits for the next process.
+    pub(super) async fn last_call(mut self) {
+        self.0.retain(|door| !door.kept);
         for door in &self.0 {
             if let Err(error) = socket::admit_no_more(&door.listener) {
                 tracing::warn!(%error, address = %door.address, "the last connections may be reset");

@@ -2,6 +2,7 @@
 //! starts afresh opens at once, so that connections wait for the first configuration; a successor opens
 //! when it is ready, because until then somebody else serves.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::telemetry::{ProxyMetrics, Readiness, admin};
 /// A sidecar that does not accept yet: its agent runs and its ports are bound.
 pub struct Standby {
     listeners: Listeners,
+    /// Addresses whose sockets a service manager keeps.
+    kept: Vec<SocketAddr>,
     service: ServiceName,
     app: LocalApp,
     checks: Checks,
@@ -46,6 +49,7 @@ impl Standby {
         estate: Option<agent::Estate>,
     ) -> Result<Self, AppError> {
         let sidecar = settings.definition.sidecar.get_or_insert_default().clone();
+        let kept = given.kept();
         let listeners = match Listeners::bind(&settings, &sidecar.upstreams, &mut given) {
             // What is in the way was given to us under another name.
             Err(AppError::Bind { address, purpose, source }) => {
@@ -78,7 +82,7 @@ impl Standby {
         let (metrics, readiness) = (ProxyMetrics::new(), Readiness::new());
         let waits = Waits::new(&readiness);
         let tasks = Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
-        Ok(Self { listeners, service, app, checks, agent, metrics, readiness, settings, tasks })
+        Ok(Self { listeners, kept, service, app, checks, agent, metrics, readiness, settings, tasks })
     }
 
     /// As [`Sidecar::ready`].
@@ -94,8 +98,9 @@ impl Standby {
     /// # Errors
     /// When a thread or a descriptor cannot be had; then nothing runs.
     pub fn open(self) -> Result<Sidecar, AppError> {
-        let Self { listeners, service, app, checks, agent, metrics, readiness, settings, tasks } = self;
-        let doors = listeners.doors()?;
+        let Self { listeners, kept, service, app, checks, agent, metrics, readiness, settings, tasks } =
+            self;
+        let doors = listeners.doors(&kept)?;
         let Listeners { inbound, upstreams, admin: admin_listener, bound } = listeners;
         let plane = proxy::Settings {
             service: service.clone(),

@@ -27,6 +27,7 @@ pub(super) enum Message {
     /// With the socket beside it; named as for a service manager.
     Listener {
         name: String,
+        kept: bool,
     },
     /// The socket of the upgrade itself, beside it.
     Testator {},

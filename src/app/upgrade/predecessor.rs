@@ -78,12 +78,12 @@ impl Predecessor {
         let (mut doors, mut results) = (Doors::default(), Vec::new());
         loop {
             match hear(&courier).await? {
-                (Message::Listener { name }, Some(socket)) => {
+                (Message::Listener { name, kept }, Some(socket)) => {
                     let listener = TcpListener::from(socket);
                     let address = listener.local_addr().map_err(lost)?;
                     // One for a purpose that this version does not know is let go.
                     if let Ok(purpose) = name.parse() {
-                        doors.push(Door { purpose, address, listener });
+                        doors.push(Door { purpose, address, listener, kept });
                     }
                 }
                 (Message::Check { id, status, output }, _) => {

@@ -86,7 +86,8 @@ impl Testator {
         let upgrade = Message::Testator {}.encode()?;
         courier.send(&upgrade, Some(self.door.as_fd())).await.map_err(lost)?;
         for door in offer.doors.iter() {
-            let name = Message::Listener { name: door.purpose.to_string() }.encode()?;
+            let name = Message::Listener { name: door.purpose.to_string(), kept: door.kept };
+            let name = name.encode()?;
             let listener: &TcpListener = &door.listener;
             courier.send(&name, Some(listener.as_fd())).await.map_err(lost)?;
         }

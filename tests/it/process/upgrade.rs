@@ -272,7 +272,7 @@ async fn the_service_manager_follows() {
     let path = mesh.dir().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_nonblocking(true).unwrap();
-    let mut hear = async || {
+    let hear = async || {
         let mut text = [0; 256];
         let mut length = None;
         until("news for the service manager", async || {
@@ -305,9 +305,10 @@ async fn sockets_are_given_by_a_service_manager() {
     let _db = mesh.sidecar(&db).await;
     let spec = Spec::new("web", "web-1", 1).upstream("db");
     let config = mesh.file("web.hcl", &spec.hcl());
-    let start = |names: &str, inbound: u16| {
-        let listen =
-            |port| Stdio::from(OwnedFd::from(std::net::TcpListener::bind(local(port)).unwrap()));
+    let listen = |port| std::net::TcpListener::bind(local(port)).unwrap();
+    let start = |names: &str, sockets: [&std::net::TcpListener; 2]| {
+        let [inbound, upstream] =
+            sockets.map(|one| Stdio::from(OwnedFd::from(one.try_clone().unwrap())));
         let mut shell = Command::new("/bin/sh");
         // The shell keeps its process number, and puts the sockets where the program looks for them.
         let script = "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 4>&1 0</dev/null 1>/dev/null";
@@ -315,23 +316,34 @@ async fn sockets_are_given_by_a_service_manager() {
         shell.args(["--node", "edge", "--server", &mesh.grpc.to_string(), "--drain-delay", "0s"]);
         shell.args(["--admin-addr", &local(spec.admin_port).to_string()]);
         shell.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", names);
-        shell.stdin(listen(inbound)).stdout(listen(spec.door().port())).stderr(Stdio::piped());
+        shell.stdin(inbound).stdout(upstream).stderr(Stdio::piped());
         shell.kill_on_drop(true).spawn().unwrap()
     };
-    let mut good = start("inbound:upstream-db", spec.inbound_port);
-    until("the sidecar", async || is_ready(local(spec.admin_port)).await).await;
-    assert_eq!(ask(spec.door(), "hello").await.unwrap(), "db-1 hello");
-    let registered = mesh.get("/v1/catalog/service/web-sidecar-proxy").await.json();
-    assert_eq!(registered[0]["ServicePort"], spec.inbound_port);
-    let pid = Pid::from_raw(i32::try_from(good.id().unwrap()).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
-    assert_eq!(within("the end", good.wait()).await.unwrap().code(), Some(0));
+    let kept = [listen(spec.inbound_port), listen(spec.door().port())];
+    let mut late: Option<Conversation> = None;
+    for run in ["first", "second"] {
+        let mut sidecar = start("inbound:upstream-db", kept.each_ref());
+        until("the sidecar", async || is_ready(local(spec.admin_port)).await).await;
+        assert_eq!(ask(spec.door(), run).await.unwrap(), format!("db-1 {run}"));
+        if let Some(mut late) = late.take() {
+            assert_eq!(late.say("late").await.unwrap(), "db-1 late", "it has waited for the second");
+        }
+        let registered = mesh.get("/v1/catalog/service/web-sidecar-proxy").await.json();
+        assert_eq!(registered[0]["ServicePort"], spec.inbound_port);
+        let pid = Pid::from_raw(i32::try_from(sidecar.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert_eq!(within("the end", sidecar.wait()).await.unwrap().code(), Some(0));
+        late = Some(within("a place in the queue", Conversation::open(spec.door())).await.unwrap());
+    }
+    drop((late, kept));
 
     for (names, inbound, complaint) in [
         ("inbound:upstream-cache", free_port(), "`upstream-cache` that was given"),
         ("inbound:web.socket", free_port(), "`web.socket` that was given"),
     ] {
-        let bad = within("the refusal", start(names, inbound).wait_with_output()).await.unwrap();
+        let sockets = [listen(inbound), listen(spec.door().port())];
+        let bad = start(names, sockets.each_ref()).wait_with_output();
+        let bad = within("the refusal", bad).await.unwrap();
         let text = String::from_utf8_lossy(&bad.stderr).into_owned();
         assert!(!bad.status.success() && text.contains(complaint), "{text}");
     }
