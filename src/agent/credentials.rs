@@ -41,19 +41,30 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Enrols, then renews for ever.
+    /// Enrols, unless there is a certificate already, then renews for ever.
     ///
     /// # Errors
     /// When the first enrolment is refused in a way that no retry can mend.
     pub(super) async fn run(self) -> Fault {
-        let mut schedule = match self.first().await {
-            Ok(schedule) => schedule,
-            Err(fault) => return fault,
+        let mut schedule = match self.inherited() {
+            Some(schedule) => schedule,
+            None => match self.first().await {
+                Ok(schedule) => schedule,
+                Err(fault) => return fault,
+            },
         };
         loop {
             self.wait(&schedule).await;
             schedule = self.next(schedule).await;
         }
+    }
+
+    /// The timetable of a predecessor's certificate: renewed at half of what the wall clock says is left,
+    /// so that successors in a row do not put it off.
+    fn inherited(&self) -> Option<Schedule> {
+        let not_after = self.keeper.watch().borrow().as_ref()?.not_after();
+        let left = not_after.duration_since(SystemTime::now()).unwrap_or_default();
+        Some(Schedule::new(Instant::now(), left, not_after, Rng::new().fraction()))
     }
 
     /// Tries until there is a first certificate. The key stays the same, because a token whose answer

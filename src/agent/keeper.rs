@@ -25,10 +25,12 @@ struct Held {
     parts: Option<Parts>,
 }
 
-struct Parts {
-    chain: Vec<Vec<u8>>,
-    key: Zeroizing<Vec<u8>>,
-    bundle: Bundle,
+/// What an identity is built of.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub chain: Vec<Vec<u8>>,
+    pub key: Zeroizing<Vec<u8>>,
+    pub bundle: Bundle,
 }
 
 impl Keeper {
@@ -43,6 +45,11 @@ impl Keeper {
     /// Version of the bundle in use; 0 before there is one.
     pub(super) fn bundle_version(&self) -> u64 {
         self.lock().parts.as_ref().map_or(0, |parts| parts.bundle.version)
+    }
+
+    /// Those in use; `None` before there is a certificate.
+    pub(super) fn parts(&self) -> Option<Parts> {
+        self.lock().parts.clone()
     }
 
     /// Publishes a new certificate if everything fits.

@@ -1,5 +1,5 @@
 //! Keeps one Sync stream to the control plane, for the life of the agent: the next server in turn
-//! after trouble, at once after a new certificate, and never two streams at a time.
+//! after trouble, at once after a new certificate or in a new role, and never two streams at a time.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::connect::dial;
 use super::fault::Fault;
 use super::keeper::Keeper;
 use super::receiver::{Applied, Receiver};
-use super::shared::{Life, RECONNECT_LEAST, RECONNECT_MOST, Results, Shared};
+use super::shared::{Life, RECONNECT_LEAST, RECONNECT_MOST, Results, Role, Shared};
 use super::stream::{self, Ended};
 use crate::model::{Registration, ServiceName, Snapshot};
 use crate::net::backoff::Backoff;
@@ -41,6 +41,7 @@ pub(super) struct Link {
     pub profile: Profile,
     pub results: watch::Receiver<Results>,
     pub life: watch::Receiver<Life>,
+    pub role: watch::Receiver<Role>,
     pub progress: watch::Sender<Progress>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub changes: watch::Sender<u64>,
@@ -67,7 +68,7 @@ impl Link {
                     self.progress.send_modify(|progress| progress.left = true);
                     return Ok(());
                 }
-                Ok(Ended::NewLeaf) => {
+                Ok(Ended::NewLeaf | Ended::NewRole) => {
                     backoff.reset();
                     continue;
                 }

@@ -8,6 +8,7 @@ mod connect;
 mod convert;
 mod credentials;
 mod edges;
+mod estate;
 mod fault;
 mod keeper;
 mod link;
@@ -16,9 +17,12 @@ mod renewal;
 mod shared;
 mod stream;
 
+pub use estate::{Estate, Succession};
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -30,7 +34,7 @@ use self::edges::Reporter;
 use self::keeper::Keeper;
 use self::link::{Link, Profile, Progress};
 use self::receiver::Receiver;
-use self::shared::{Life, Results, Shared, keep_results};
+use self::shared::{Life, Results, Role, Shared, keep_results};
 use crate::model::{CheckReport, EndpointId, Reason, Registration, ServiceName, Snapshot};
 use crate::tls::Identity;
 
@@ -74,6 +78,8 @@ pub enum AgentError {
     NoInstance,
     #[error("no certificate: {0}")]
     Enrolment(String),
+    #[error("the predecessor's certificate is of no use: {0}")]
+    Inherited(String),
     #[error("the registration was refused: {0}")]
     Registration(String),
 }
@@ -130,6 +136,7 @@ pub struct Agent {
     failure: mpsc::Receiver<AgentError>,
     life: watch::Sender<Life>,
     progress: watch::Receiver<Progress>,
+    pub succession: Succession,
     _tasks: JoinSet<()>,
 }
 
@@ -138,13 +145,38 @@ impl Agent {
     /// in `failed`. Must be called inside a Tokio runtime.
     #[must_use]
     pub fn start(settings: Settings) -> Self {
-        let (identity_sink, identity) = watch::channel(None);
+        let keeper = Keeper::new(settings.service.clone(), watch::Sender::new(None));
+        Self::run(settings, keeper, random_name(), Results::new(), Role::Holder)
+    }
+
+    /// As [`Self::start`], as the successor of a process that still runs: with its certificate, and
+    /// without touching the instance before [`Succession::claim`].
+    ///
+    /// # Errors
+    /// When the certificate is not that of this service, or of no use any more.
+    pub fn succeed(settings: Settings, estate: Estate) -> Result<Self, AgentError> {
+        let keeper = Keeper::new(settings.service.clone(), watch::Sender::new(None));
+        let Estate { process, chain, key, bundle, results } = estate;
+        keeper
+            .install(chain, key, bundle, SystemTime::now())
+            .map_err(|fault| AgentError::Inherited(fault.to_string()))?;
+        let known: BTreeSet<_> =
+            settings.registrations.iter().flat_map(|one| &one.checks).map(|check| &check.id).collect();
+        let results = results.into_iter().filter(|report| known.contains(&report.id));
+        let results = results.map(|report| (report.id.clone(), report)).collect();
+        Ok(Self::run(settings, keeper, process, results, Role::Observer))
+    }
+
+    fn run(settings: Settings, keeper: Keeper, process: Vec<u8>, known: Results, role: Role) -> Self {
+        let keeper = Arc::new(keeper);
+        let identity = keeper.watch();
+        let (role_sink, role) = watch::channel(role);
         let (status_sink, status) = watch::channel(Status::default());
         let (changes_sink, changes) = watch::channel(0);
         let (life_sink, life) = watch::channel(Life::Running);
         let (progress_sink, progress) = watch::channel(Progress::default());
         let (channel_sink, channel) = watch::channel(None);
-        let (results_sink, results) = watch::channel(Results::new());
+        let (results_sink, results) = watch::channel(known);
         let (checks, checks_source) = mpsc::channel(QUEUE);
         let (edges, edges_source) = mpsc::channel(QUEUE);
         let (failed, failure) = mpsc::channel(2);
@@ -158,7 +190,14 @@ impl Agent {
             edges,
         };
         let mut tasks = JoinSet::new();
-        let agent = |tasks| Self { handle, failure, life: life_sink, progress, _tasks: tasks };
+        let succession = Succession {
+            process: process.clone(),
+            keeper: Arc::clone(&keeper),
+            results: results.clone(),
+            role: role_sink,
+        };
+        let agent =
+            |tasks| Self { handle, failure, life: life_sink, progress, succession, _tasks: tasks };
         let Some(instance) = application(&settings) else {
             // The queue is empty and has room.
             let _taken = failed.try_send(missing(&settings));
@@ -167,7 +206,6 @@ impl Agent {
 
         let Settings { servers, token, service, registrations, upstreams } = settings;
         let shared = Arc::new(Shared::new(servers, status_sink));
-        let keeper = Arc::new(Keeper::new(service.clone(), identity_sink));
         let checks = registrations.iter().flat_map(|one| &one.checks);
         let checks = checks.map(|check| check.id.clone()).collect();
         tasks.spawn(keep_results(checks, checks_source, results_sink));
@@ -182,7 +220,7 @@ impl Agent {
             let _read = enrolment_failed.try_send(AgentError::Enrolment(fault.to_string()));
         });
         let link = Link {
-            profile: Profile { registrations, upstreams, process: random_name() },
+            profile: Profile { registrations, upstreams, process },
             receiver: Receiver::new(),
             registered: false,
             progress: progress_sink,
@@ -192,6 +230,7 @@ impl Agent {
             keeper,
             results,
             life,
+            role,
             snapshot,
         };
         tasks.spawn(async move {

@@ -28,6 +28,15 @@ pub(super) enum Life {
     Leaving,
 }
 
+/// Which of the processes of one sidecar this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It registers the instance, keeps its lease and reports its checks.
+    Holder,
+    /// Another one does; this one only follows the configuration.
+    Observer,
+}
+
 /// See the module.
 pub(super) struct Shared {
     pub servers: Servers,

@@ -14,7 +14,7 @@ use super::convert;
 use super::fault::Fault;
 use super::link::Link;
 use super::receiver::{Applied, Offence};
-use super::shared::{Life, Results};
+use super::shared::{Life, Results, Role};
 use crate::model::Bundle;
 use crate::pb;
 use crate::pb::mesh_client::MeshClient;
@@ -38,6 +38,8 @@ const MAX_RESULTS: usize = 128;
 pub(super) enum Ended {
     /// There is a new certificate to connect with.
     NewLeaf,
+    /// The instance is this process's to hold now.
+    NewRole,
     /// The instances were removed.
     Left,
 }
@@ -47,6 +49,7 @@ enum Event {
     Answer(Result<Option<pb::SyncResponse>, Status>),
     Results,
     Identity,
+    Role(Role),
     Life(Life),
     Beat,
     Silence,
@@ -63,6 +66,8 @@ struct Stream<'a> {
     beat: Option<(Instant, Duration)>,
     /// The first message said that we are draining.
     draining: bool,
+    /// As the first message said.
+    role: Role,
 }
 
 /// Opens a stream on `channel` and follows it. `serial` names the certificate of the connection.
@@ -74,6 +79,7 @@ pub(super) async fn run(
 ) -> Result<Ended, Fault> {
     let (requests, outgoing) = mpsc::channel(REQUEST_QUEUE);
     let life = *link.life.borrow_and_update();
+    let role = *link.role.borrow_and_update();
     let sent = link.results.borrow_and_update().clone();
     let mut stream = Stream {
         link,
@@ -83,6 +89,7 @@ pub(super) async fn run(
         heard: Instant::now(),
         beat: None,
         draining: life >= Life::Draining,
+        role,
     };
     // Both leave with the call itself: no round trip is waited for.
     stream.send(stream.hello(&sent)).await?;
@@ -112,6 +119,7 @@ impl Stream<'_> {
             process: profile.process.clone(),
             draining: self.draining,
             bundle_version: self.link.keeper.bundle_version(),
+            observe: self.role == Role::Observer,
         })
     }
 
@@ -132,6 +140,10 @@ impl Stream<'_> {
                     self.take(answer).await?;
                 }
                 Event::Answer(Ok(None)) if leaving => return Ok(Ended::Left),
+                // The successor has taken over, or the server has seen our new role already.
+                Event::Answer(Ok(None) | Err(_)) if self.role != *self.link.role.borrow() => {
+                    return Ok(Ended::NewRole);
+                }
                 Event::Answer(Ok(None)) => return Err(self.broken("the server ended the stream")),
                 Event::Answer(Err(status)) => return Err(Fault::of_call(self.server, status)),
                 Event::Results => {
@@ -139,12 +151,18 @@ impl Stream<'_> {
                     self.send_results(latest).await?;
                 }
                 Event::Life(Life::Draining) => self.send(Request::Drain(pb::Drain {})).await?,
+                Event::Role(Role::Holder) if self.role == Role::Observer => return Ok(Ended::NewRole),
+                // Its successor's stream is not there yet, and shall find the instance in its place.
+                Event::Life(Life::Leaving) if self.role != *self.link.role.borrow() => {
+                    return Ok(Ended::Left);
+                }
                 Event::Life(Life::Leaving) => {
                     leaving = true;
                     self.send(Request::Leave(pb::Leave {})).await?;
                 }
                 Event::Beat => self.send_heartbeat().await?,
-                Event::Identity | Event::Life(Life::Running) => {}
+                // A stream that holds the instance keeps it until the successor takes it.
+                Event::Identity | Event::Life(Life::Running) | Event::Role(_) => {}
                 Event::Silence => {
                     return Err(Fault::Timeout { server: self.server.to_owned(), limit: SILENCE });
                 }
@@ -159,11 +177,12 @@ impl Stream<'_> {
     ) -> Event {
         let silence = self.heard + SILENCE;
         let beat = self.beat.map_or(silence, |(at, _)| at);
-        let Link { results, life, .. } = &mut *self.link;
+        let Link { results, life, role, .. } = &mut *self.link;
         tokio::select! {
             answer = answers.message() => Event::Answer(answer),
             Ok(()) = results.changed() => Event::Results,
             Ok(()) = identities.changed() => Event::Identity,
+            Ok(()) = role.changed() => Event::Role(*role.borrow_and_update()),
             Ok(()) = life.changed() => Event::Life(*life.borrow_and_update()),
             () = sleep_until(silence) => Event::Silence,
             () = sleep_until(beat), if beat < silence => Event::Beat,
@@ -234,8 +253,12 @@ impl Stream<'_> {
         self.send(Request::Heartbeat(pb::Heartbeat {})).await
     }
 
-    /// Sends the results that differ from what was sent last.
+    /// Sends the results that differ from what was sent last. Those of an observer wait for the stream on
+    /// which it holds the instance.
     async fn send_results(&mut self, latest: Results) -> Result<(), Fault> {
+        if self.role == Role::Observer {
+            return Ok(());
+        }
         let news = latest.values().filter(|report| self.sent.get(&report.id) != Some(*report));
         let news: Vec<pb::CheckReport> = news.map(Into::into).collect();
         for part in news.chunks(MAX_RESULTS) {

@@ -8,9 +8,11 @@ pub mod demo;
 pub mod dev;
 mod ports;
 pub mod process;
+pub mod proxy;
 pub mod run;
 pub mod server;
 pub mod sidecar;
+pub mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,6 +56,8 @@ pub enum AppError {
     Api(#[from] api::BindError),
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Upgrade(#[from] upgrade::UpgradeError),
     #[error(transparent)]
     Name(#[from] NameError),
     #[error("no control plane could be reached within {seconds} s at {servers}: {cause}")]

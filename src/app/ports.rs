@@ -37,6 +37,12 @@ pub(super) fn bind_next_free(
     bind(address, purpose).map(|listener| (listener, false))
 }
 
+/// Whether [`bind_next_free`] may have come to `found` from `wanted`.
+pub(super) fn is_next_free(wanted: SocketAddr, found: SocketAddr) -> bool {
+    let step = found.port().checked_sub(wanted.port());
+    found.ip() == wanted.ip() && step.is_some_and(|step| step < NEXT_FREE_TRIES)
+}
+
 /// Binds the lowest free port of Consul's sidecar range.
 pub(super) fn bind_sidecar(address: IpAddr) -> Result<TcpListener, AppError> {
     for port in SIDECAR_PORTS {

@@ -1,12 +1,10 @@
 //! What every long-running command does around its server or sidecar: a runtime, signals, the end.
 
-use std::time::Duration;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::AppError;
 use super::server::{self, Server};
-use super::sidecar::{self, Sidecar};
+use super::sidecar::Sidecar;
 use crate::net::socket;
 
 /// SIGTERM and SIGINT.
@@ -70,40 +68,6 @@ pub fn serve(settings: server::Settings) -> Result<(), AppError> {
         }
         tracing::info!("stopping; sidecars keep what they know");
         unless_signalled_again(&mut signals, server.stop()).await;
-        Ok(())
-    })
-}
-
-/// Runs a sidecar until a signal, then drains it. It gives up when it is not ready within
-/// `start_timeout`.
-///
-/// # Errors
-/// When it cannot start, is refused for good, or dies.
-pub fn proxy(settings: sidecar::Settings, start_timeout: Duration) -> Result<(), AppError> {
-    let files = socket::raise_file_limit();
-    tracing::debug!(files, "limit of open files");
-    runtime(Kind::Sidecar)?.block_on(async {
-        let mut signals = Signals::new()?;
-        let mut sidecar = Sidecar::start(settings)?;
-        announce(&sidecar);
-        tokio::select! {
-            ready = sidecar.ready(start_timeout) => ready?,
-            () = signals.received() => return Ok(()), // nobody knows of us yet
-        }
-        tracing::info!(service = %sidecar.service(), "sidecar is ready");
-        tokio::select! {
-            () = signals.received() => {}
-            fault = sidecar.failed() => return Err(fault),
-        }
-        let leave = async {
-            sidecar.withdraw().await;
-            sidecar.finish().await
-        };
-        match unless_signalled_again(&mut signals, leave).await {
-            Some(true) => tracing::info!("drained"),
-            Some(false) => tracing::warn!("some streams did not end within the grace and were closed"),
-            None => {}
-        }
         Ok(())
     })
 }

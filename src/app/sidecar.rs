@@ -4,24 +4,33 @@
 //! leaving: not ready → peers stop choosing us → their knowledge spreads → inbound drains → outbound
 //! drains → deregistered.
 
+mod doors;
 mod feed;
+mod standby;
 mod watch;
 
+pub use doors::{Door, Doors, Purpose};
+pub use standby::Standby;
+
+use std::iter;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 
-use self::watch::{Waits, watch_agent};
+use super::upgrade::{Offer, Who};
 use super::{AppError, ports};
 use crate::agent::{self, Agent};
 use crate::health::Runner;
 use crate::model::service::Upstream as DeclaredUpstream;
-use crate::model::{Definition, NodeName, Registration, ServiceName};
+use crate::model::{
+    CheckDefinition, CheckReport, Definition, InstanceId, NodeName, Registration, ServiceName,
+};
 use crate::net::limits;
 use crate::proxy::{self, LocalApp, Proxy};
-use crate::telemetry::{ProxyMetrics, Readiness, admin};
+use crate::telemetry::Readiness;
 
 /// How long the control plane may take to spread that we leave, and to deregister us.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -78,8 +87,28 @@ pub struct Sidecar {
     checks: Arc<Runner>,
     readiness: Readiness,
     settings: Settings,
+    doors: Arc<Doors>,
     tasks: Tasks,
+    admin: Option<Admin>,
 }
+
+/// The admin endpoint; it ends with its owner.
+struct Admin {
+    /// Dropped to let it finish its answers.
+    stop: oneshot::Sender<()>,
+    serving: JoinSet<()>,
+}
+
+impl Admin {
+    async fn finish(mut self) {
+        drop(self.stop);
+        // It bounds itself.
+        let _ended = self.serving.join_next().await;
+    }
+}
+
+/// The checks to run, each with its instance.
+type Checks = Vec<(InstanceId, CheckDefinition)>;
 
 /// Tasks that end with their owner.
 struct Tasks(Vec<JoinHandle<()>>);
@@ -100,49 +129,32 @@ struct Listeners {
     bound: Bound,
 }
 
+/// Waits until traffic can flow.
+async fn ready(
+    readiness: &Readiness,
+    agent: &mut Agent,
+    servers: &[String],
+    limit: Duration,
+) -> Result<(), AppError> {
+    let status = agent.handle.status.clone();
+    tokio::select! {
+        () = readiness.ready() => Ok(()),
+        error = agent.failed() => Err(error.into()),
+        () = tokio::time::sleep(limit) => Err(AppError::Unreachable {
+            servers: servers.join(", "),
+            seconds: limit.as_secs(),
+            cause: status.borrow().last_error.clone().unwrap_or_else(|| "no answer".to_owned()),
+        }),
+    }
+}
+
 impl Sidecar {
     /// Binds every port and starts everything. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When a port cannot be bound or a thread not started; then nothing runs.
-    pub fn start(mut settings: Settings) -> Result<Self, AppError> {
-        let sidecar = settings.definition.sidecar.get_or_insert_default().clone();
-        let listeners = Listeners::bind(&settings, &sidecar.upstreams)?;
-        let registrations = registrations(&settings, listeners.bound.inbound.port())?;
-        let app = local_app(&registrations)?;
-        let service = settings.definition.name.clone();
-        let metrics = ProxyMetrics::new();
-        let readiness = Readiness::new();
-        let waits = Waits::new(&readiness);
-
-        let agent = Agent::start(agent::Settings {
-            servers: settings.servers.clone(),
-            token: settings.token.clone(),
-            service: service.clone(),
-            registrations: registrations.clone(),
-            upstreams: sidecar.upstreams.iter().map(|u| u.destination.clone()).collect(),
-        });
-        let Listeners { inbound, upstreams, admin: admin_listener, bound } = listeners;
-        let plane = proxy::Settings {
-            service: service.clone(),
-            app,
-            inbound: Some(inbound),
-            upstreams,
-            workers: settings.workers,
-        };
-        let proxy = Proxy::start(plane, &agent.handle, &metrics)
-            .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
-        let checks = Arc::new(Runner::start(checks(&registrations), agent.handle.checks.clone()));
-        let mut tasks =
-            Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
-        if let Some(listener) = admin_listener {
-            let router = admin::router(readiness.clone(), metrics.registry())
-                .merge(feed::router(Arc::clone(&checks)));
-            let listener = tokio::net::TcpListener::from_std(listener)
-                .map_err(|source| AppError::Start { what: "the admin endpoint".to_owned(), source })?;
-            tasks.0.push(tokio::spawn(admin::serve(vec![listener], router, std::future::pending())));
-        }
-        Ok(Self { bound, service, agent, proxy, checks, readiness, settings, tasks })
+    pub fn start(settings: Settings) -> Result<Self, AppError> {
+        Standby::start(settings, Doors::default(), None)?.open()
     }
 
     #[must_use]
@@ -170,15 +182,21 @@ impl Sidecar {
     /// # Errors
     /// When the control plane refuses us for good, or cannot be reached within `limit`.
     pub async fn ready(&mut self, limit: Duration) -> Result<(), AppError> {
-        let readiness = self.readiness.clone();
-        tokio::select! {
-            () = readiness.ready() => Ok(()),
-            error = self.agent.failed() => Err(error.into()),
-            () = tokio::time::sleep(limit) => Err(AppError::Unreachable {
-                servers: self.settings.servers.join(", "),
-                seconds: limit.as_secs(),
-                cause: self.cause(),
-            }),
+        ready(&self.readiness, &mut self.agent, &self.settings.servers, limit).await
+    }
+
+    /// The predecessor has gone: the instance is this process's to hold from now on.
+    pub fn claim(&self) {
+        self.agent.succession.claim();
+    }
+
+    /// What a successor needs. To be dropped before the sidecar ends: it holds the ports open.
+    #[must_use]
+    pub fn offer(&self) -> Offer {
+        Offer {
+            who: who(&self.settings),
+            doors: Arc::clone(&self.doors),
+            succession: self.agent.succession.clone(),
         }
     }
 
@@ -190,11 +208,6 @@ impl Sidecar {
         }
     }
 
-    fn cause(&self) -> String {
-        let status = self.agent.handle.status.borrow();
-        status.last_error.clone().unwrap_or_else(|| "no answer".to_owned())
-    }
-
     /// Stops being chosen: not ready, and every peer is told. The inbound side still works.
     pub async fn withdraw(&self) {
         self.readiness.drain();
@@ -204,40 +217,77 @@ impl Sidecar {
 
     /// Finishes what runs and leaves. Says whether every stream ended by itself.
     pub async fn finish(self) -> bool {
-        let Self { agent, proxy, checks, settings, tasks, .. } = self;
-        let whole = proxy.drain(settings.drain_grace).await;
-        agent.stop(GOODBYE).await;
-        drop((checks, tasks));
-        whole
-    }
-
-    /// What a crash does: nothing is drained, nobody is told; every socket is closed when it returns.
-    pub async fn kill(self) {
-        self.proxy.kill().await;
+        self.finish_around(std::future::ready(())).await
     }
 
     /// As [`Self::finish`], with `between` after the inbound side has drained: the application still
     /// reaches its upstreams then.
     pub async fn finish_around(self, between: impl Future<Output = ()>) -> bool {
-        let Self { agent, proxy, checks, settings, tasks, .. } = self;
+        let Self { agent, proxy, checks, settings, doors, tasks, admin, .. } = self;
+        let mut doors = Arc::into_inner(doors).unwrap_or_default();
+        doors.close(|purpose| !matches!(purpose, Purpose::Upstream(_)));
+        let between = async {
+            between.await;
+            doors.last_call().await;
+        };
         let whole = proxy.drain_around(settings.drain_grace, between).await;
         agent.stop(GOODBYE).await;
-        drop((checks, tasks));
+        drop((checks, tasks, admin));
         whole
+    }
+
+    /// Finishes what runs while a successor has everything else, the instance among it. Says whether
+    /// every stream ended by itself.
+    pub async fn retire(self) -> bool {
+        let Self { agent, proxy, checks, settings, doors, tasks, admin, .. } = self;
+        drop((checks, doors));
+        proxy.stop_accepting();
+        let admin = async {
+            if let Some(admin) = admin {
+                admin.finish().await;
+            }
+        };
+        let (whole, ()) = tokio::join!(proxy.drain(settings.drain_grace), admin);
+        agent.stop(GOODBYE).await;
+        drop(tasks);
+        whole
+    }
+
+    /// What a crash does: nothing is drained, nobody is told; every socket is closed when it returns.
+    pub async fn kill(self) {
+        drop((self.doors, self.tasks, self.admin));
+        self.proxy.kill().await;
     }
 }
 
+/// The instance that a sidecar with these settings stands for.
+#[must_use]
+pub fn who(settings: &Settings) -> Who {
+    let Settings { definition, node, .. } = settings;
+    Who { service: definition.name.clone(), node: node.clone(), instance: definition.id.clone() }
+}
+
 impl Listeners {
-    fn bind(settings: &Settings, declared: &[DeclaredUpstream]) -> Result<Self, AppError> {
+    /// Takes what was given where its address is the wanted one, and binds the rest.
+    fn bind(
+        settings: &Settings,
+        declared: &[DeclaredUpstream],
+        given: &mut Doors,
+    ) -> Result<Self, AppError> {
         let declared_port = settings.definition.sidecar.as_ref().and_then(|sidecar| sidecar.port);
-        let inbound = match settings.inbound_port.or(declared_port) {
-            Some(port) => ports::bind(SocketAddr::new(settings.bind, port), "the inbound side")?,
-            None => ports::bind_sidecar(settings.bind)?,
+        let port = settings.inbound_port.or(declared_port);
+        let will_do = |found: SocketAddr| {
+            found.ip() == settings.bind && port.is_none_or(|port| port == found.port())
+        };
+        let inbound = match (given.take(&Purpose::Inbound, will_do), port) {
+            (Some(listener), _) => listener,
+            (None, Some(port)) => ports::bind(SocketAddr::new(settings.bind, port), "the inbound side")?,
+            (None, None) => ports::bind_sidecar(settings.bind)?,
         };
         let mut upstreams = Vec::new();
         let mut bound_upstreams = Vec::new();
         for upstream in declared {
-            let (listener, moved) = bind_upstream(upstream, settings.next_free_ports)?;
+            let (listener, moved) = bind_upstream(upstream, settings.next_free_ports, given)?;
             bound_upstreams.push(BoundUpstream {
                 destination: upstream.destination.clone(),
                 address: ports::local(&listener)?,
@@ -250,7 +300,13 @@ impl Listeners {
             });
         }
         let admin = match settings.admin {
-            Some(address) => Some(ports::bind_next_free(address, "the admin endpoint")?.0),
+            Some(address) => {
+                let will_do = |found| ports::is_next_free(address, found);
+                Some(match given.take(&Purpose::Admin, will_do) {
+                    Some(listener) => listener,
+                    None => ports::bind_next_free(address, "the admin endpoint")?.0,
+                })
+            }
             None => None,
         };
         let bound = Bound {
@@ -260,9 +316,31 @@ impl Listeners {
         };
         Ok(Self { inbound, upstreams, admin, bound })
     }
+
+    /// Another handle to each socket.
+    fn doors(&self, kept: &[SocketAddr]) -> Result<Doors, AppError> {
+        let upstream = |one: &'_ proxy::Upstream| Purpose::Upstream(one.destination.clone());
+        let upstreams = self.upstreams.iter().map(|one| (upstream(one), &one.listener));
+        let mut doors = Doors::default();
+        for (purpose, listener) in iter::once((Purpose::Inbound, &self.inbound))
+            .chain(upstreams)
+            .chain(self.admin.as_ref().map(|listener| (Purpose::Admin, listener)))
+        {
+            let address = ports::local(listener)?;
+            let what = || format!("another handle to the socket at {address}");
+            let listener =
+                listener.try_clone().map_err(|source| AppError::Start { what: what(), source })?;
+            doors.push(Door { purpose, address, listener, kept: kept.contains(&address) });
+        }
+        Ok(doors)
+    }
 }
 
-fn bind_upstream(upstream: &DeclaredUpstream, next_free: bool) -> Result<(TcpListener, bool), AppError> {
+fn bind_upstream(
+    upstream: &DeclaredUpstream,
+    next_free: bool,
+    given: &mut Doors,
+) -> Result<(TcpListener, bool), AppError> {
     let host = upstream.bind_address();
     let ip: IpAddr = host.parse().map_err(|_| {
         AppError::Usage(format!(
@@ -271,6 +349,10 @@ fn bind_upstream(upstream: &DeclaredUpstream, next_free: bool) -> Result<(TcpLis
         ))
     })?;
     let address = SocketAddr::new(ip, upstream.local_bind_port);
+    let given = given.take(&Purpose::Upstream(upstream.destination.clone()), |found| found == address);
+    if let Some(listener) = given {
+        return Ok((listener, false));
+    }
     let purpose = format!("upstream {}", upstream.destination);
     if next_free {
         ports::bind_next_free(address, &purpose)
@@ -304,14 +386,20 @@ fn local_app(registrations: &[Registration]) -> Result<LocalApp, AppError> {
     })
 }
 
-fn checks(
-    registrations: &[Registration],
-) -> Vec<(crate::model::InstanceId, crate::model::CheckDefinition)> {
+/// The checks to run; one whose result is `known` goes on from there.
+fn checks(registrations: &[Registration], known: &[CheckReport]) -> Checks {
     let all = registrations.iter().flat_map(|registration| {
         let instance = &registration.instance.id;
         registration.checks.iter().map(move |check| (instance.clone(), check.definition.clone()))
     });
-    all.filter_map(|(instance, definition)| Some((instance, definition?))).collect()
+    let all = all.filter_map(|(instance, definition)| Some((instance, definition?)));
+    all.map(|(instance, mut definition)| {
+        if let Some(report) = known.iter().find(|report| report.id == definition.id) {
+            definition.initial = report.status;
+        }
+        (instance, definition)
+    })
+    .collect()
 }
 
 fn millis(

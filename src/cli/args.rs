@@ -51,7 +51,18 @@ pub struct ServerArgs {
     pub log: LogArgs,
 }
 
-/// `weft proxy`; also the sidecar half of `weft run`.
+/// `weft proxy`.
+#[derive(Debug, Clone, Args)]
+pub struct ProxyCommand {
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
+    /// Take over from the sidecar that serves at this socket, without losing a connection, and let the
+    /// next one take over in turn; SIGHUP starts it. In a directory that only this user can enter
+    #[arg(long, value_name = "PATH")]
+    pub upgrade_socket: Option<PathBuf>,
+}
+
+/// A sidecar: `weft proxy`, and half of `weft run`.
 #[derive(Debug, Clone, Args)]
 pub struct ProxyArgs {
     /// Read the service from this file

@@ -50,6 +50,12 @@ pub(super) fn explain(error: AppError) -> CliError {
             "the demo's story",
             "run `weft dev --demo --log-level debug` and play it by hand",
         ),
+        AppError::Upgrade(_) => CliError::new(
+            Fault::Local,
+            "no upgrade in place",
+            what,
+            "mend this and start it again; a sidecar that runs goes on serving",
+        ),
         AppError::Store(_) | AppError::Catalog(_) | AppError::Ca(_) => {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)
@@ -75,6 +81,9 @@ fn refused(evidence: String, fault: &AgentError) -> CliError {
         AgentError::NoInstance => "declare the service in the file given with --config",
         AgentError::Enrolment(_) => {
             "make a token for this service with `weft token create --service NAME`; each is good once"
+        }
+        AgentError::Inherited(_) => {
+            "stop the running sidecar and start this one with a fresh token (`weft token create`)"
         }
         AgentError::Registration(_) => "give each instance its own id, and a token for its own service",
     };

@@ -90,7 +90,7 @@ enum Command {
     /// Run the control plane
     Server(args::ServerArgs),
     /// Run the sidecar of one service instance
-    Proxy(args::ProxyArgs),
+    Proxy(args::ProxyCommand),
     /// Run an application behind a sidecar
     Run(args::RunArgs),
     /// Run a control plane in memory, on loopback

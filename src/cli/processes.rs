@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{DevArgs, LogArgs, LogFormat, ProxyArgs, RunArgs};
+use super::args::{DevArgs, LogArgs, LogFormat, ProxyArgs, ProxyCommand, RunArgs};
 use super::error::{CliError, Exit, Fault};
 use super::failure::explain;
 use super::{Global, Output};
 use crate::app::run::TOKEN_VARIABLE;
-use crate::app::{AppError, dev as app_dev, process, run as app_run, sidecar};
+use crate::app::upgrade::Predecessor;
+use crate::app::{AppError, dev as app_dev, proxy as app_proxy, run as app_run, sidecar};
 use crate::config::{self, Diagnostic, Loaded};
 use crate::model::service::{DEFAULT_CHECK_TIMEOUT, Upstream};
 use crate::model::{CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName};
@@ -26,15 +27,28 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `weft proxy`.
-pub(super) fn proxy(args: &ProxyArgs, _global: &Global) -> Result<Exit, CliError> {
+pub(super) fn proxy(command: &ProxyCommand, _global: &Global) -> Result<Exit, CliError> {
+    let args = &command.proxy;
     log(&args.log, "info")?;
     let Some(file) = &args.config else {
         let usage = "`weft proxy` needs the service it stands for: --config FILE".to_owned();
         return Err(explain(AppError::Usage(usage)));
     };
     let definition = choose(file, args.service.as_ref()).map_err(explain)?;
-    let settings = sidecar_settings(args, definition)?;
-    process::proxy(settings, args.start_timeout).map_err(explain)?;
+    let found = command.upgrade_socket.as_deref().map(Predecessor::find).transpose();
+    let predecessor = found.map_err(|fault| explain(fault.into()))?.flatten();
+    // A successor has its predecessor's certificate; the token was good once.
+    let token = match predecessor {
+        Some(_) => None,
+        None => token(args.token_file.as_deref()).map_err(explain)?,
+    };
+    let settings = app_proxy::Settings {
+        sidecar: sidecar_settings(args, definition, token)?,
+        start_timeout: args.start_timeout,
+        upgrade_socket: command.upgrade_socket.clone(),
+        predecessor,
+    };
+    app_proxy::run(settings).map_err(explain)?;
     Ok(Exit::Ok)
 }
 
@@ -50,7 +64,8 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         }
     };
     add_to(&mut definition, args);
-    let settings = sidecar_settings(&args.proxy, definition)?;
+    let token = token(args.proxy.token_file.as_deref()).map_err(explain)?;
+    let settings = sidecar_settings(&args.proxy, definition, token)?;
     app_run::run(settings, args.proxy.start_timeout, &args.command).map_err(explain)
 }
 
@@ -198,12 +213,16 @@ fn http_check(definition: &Definition, url: &str) -> CheckDefinition {
     }
 }
 
-fn sidecar_settings(args: &ProxyArgs, definition: Definition) -> Result<sidecar::Settings, CliError> {
+fn sidecar_settings(
+    args: &ProxyArgs,
+    definition: Definition,
+    token: Option<String>,
+) -> Result<sidecar::Settings, CliError> {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(sidecar::Settings {
         definition,
         servers: args.server.clone(),
-        token: token(args.token_file.as_deref()).map_err(explain)?,
+        token,
         node: node(args.node.as_ref()).map_err(explain)?,
         bind: args.bind,
         advertise: args.advertise.clone(),

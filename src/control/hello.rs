@@ -27,6 +27,8 @@ pub(super) struct Greeting {
     pub interest: Interest,
     pub resume: Option<Position>,
     pub bundle_version: u64,
+    /// Another process of the sidecar holds the instances.
+    pub observe: bool,
     draining: bool,
 }
 
@@ -75,6 +77,7 @@ impl Greeting {
             interest: Interest { services: upstreams, destinations: BTreeSet::from([service]) },
             resume: hello.resume.map(Into::into),
             bundle_version: hello.bundle_version,
+            observe: hello.observe,
             draining: hello.draining,
             proven,
             registrations,

@@ -1,13 +1,14 @@
 //! One Sync stream: the thin shell around [`Flow`] that reads requests, asks the catalog and writes.
 //!
-//! A stream holds its instances by a [`Claim`] and keeps their lease. Whoever ends the stream, the
-//! lease stays: only `Leave` removes the instances at once, otherwise they go when it runs out.
+//! A stream holds its instances by a claim and keeps their lease. Whoever ends the stream, the
+//! lease stays: only `Leave` removes the instances at once, otherwise they go when it runs out. An
+//! observer's stream holds nothing and only follows; root rotation does not wait for it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
@@ -18,10 +19,10 @@ use super::flow::{Flow, Overdue};
 use super::hello::{Greeting, Hold};
 use super::limits::{HELLO_TIMEOUT, MAX_REFUSALS};
 use super::peer::{Peer, Proven};
-use super::sessions::{Claim, Sessions};
+use super::sessions::Sessions;
 use super::{Settings, stopping};
 use crate::ca::Ca;
-use crate::catalog::{Batch, Catalog, CatalogError, LeaseId, Owner, Subscription};
+use crate::catalog::{Batch, Catalog, CatalogError, Owner, Subscription};
 use crate::model::snapshot::Change;
 use crate::model::{Bundle, CheckId, NodeName, Position, Registration};
 use crate::pb;
@@ -51,10 +52,10 @@ pub(super) async fn run(
     outbound: Outbound,
 ) {
     let ended = async {
-        let (mut stream, replaced) = Stream::open(&context, &peer, &mut inbound).await?;
-        let ended = stream.drive(&mut inbound, &outbound, replaced).await;
-        if matches!(ended, Ok(End::Left)) {
-            stream.claim.leave();
+        let mut stream = Stream::open(&context, &peer, &mut inbound).await?;
+        let ended = stream.drive(&mut inbound, &outbound).await;
+        if let (Ok(End::Left), Some(hold)) = (&ended, stream.hold) {
+            hold.claim.leave();
         }
         ended
     };
@@ -95,8 +96,8 @@ struct Stream {
     registrations: Vec<Registration>,
     node: NodeName,
     checks: BTreeSet<CheckId>,
-    lease: LeaseId,
-    claim: Claim,
+    /// `None` for an observer.
+    hold: Option<Hold>,
     subscription: Subscription,
     bundle: watch::Receiver<Arc<Bundle>>,
     /// Version of the bundle last put into the flow.
@@ -111,10 +112,13 @@ impl Stream {
         context: &Arc<Context>,
         peer: &Peer,
         inbound: &mut Streaming<pb::SyncRequest>,
-    ) -> Result<(Self, oneshot::Receiver<()>), Status> {
+    ) -> Result<Self, Status> {
         let hello = first_message(inbound).await?;
         let (greeting, bid) = Greeting::read(context, peer, hello)?;
-        let Hold { claim, replaced, lease } = greeting.take_hold(context, bid).await?;
+        let hold = match greeting.observe {
+            true => None,
+            false => Some(greeting.take_hold(context, bid).await?),
+        };
         let now = Instant::now();
         let checks = greeting.registrations.iter().flat_map(|one| &one.checks);
         let checks = checks.map(|check| check.id.clone()).collect();
@@ -129,11 +133,10 @@ impl Stream {
             node: greeting.node,
             heard: now,
             checks,
-            lease,
-            claim,
+            hold,
         };
         stream.greet(greeting.resume);
-        Ok((stream, replaced))
+        Ok(stream)
     }
 
     /// Queues what a new stream begins with.
@@ -157,7 +160,6 @@ impl Stream {
         &mut self,
         inbound: &mut Streaming<pb::SyncRequest>,
         outbound: &Outbound,
-        mut replaced: oneshot::Receiver<()>,
     ) -> Result<End, Status> {
         let mut stop = self.context.stop.clone();
         loop {
@@ -166,7 +168,7 @@ impl Stream {
             let (due, open) = (self.flow.is_due(now), self.flow.wants_changes());
             let wake = self.flow.wake(now).min(self.silence_ends());
             let event = tokio::select! {
-                _ = &mut replaced => Event::Replaced,
+                () = replaced(&mut self.hold) => Event::Replaced,
                 () = stopping(&mut stop) => Event::Stopping,
                 message = inbound.message() => Event::Request(message),
                 permit = outbound.reserve(), if due => {
@@ -213,18 +215,20 @@ impl Stream {
     /// Takes one request; says when it was the last.
     async fn take(&mut self, request: pb::SyncRequest) -> Result<Option<End>, Status> {
         self.heard = Instant::now();
-        self.claim.heard(self.heard);
+        if let Some(hold) = &self.hold {
+            hold.claim.heard(self.heard);
+        }
         match request.message {
             Some(Request::Heartbeat(_)) => self.keep_alive().await?,
             Some(Request::Ack(ack)) => self.acknowledged(ack),
+            Some(Request::Checks(_) | Request::Drain(_)) if self.hold.is_none() => {
+                return Err(Status::failed_precondition(
+                    "an observer speaks for no instance; open a stream that holds it",
+                ));
+            }
             Some(Request::Checks(reports)) => self.report(reports).await?,
             Some(Request::Drain(_)) => self.drain().await?,
-            Some(Request::Leave(_)) => {
-                return match self.context.catalog.revoke_lease(self.lease).await {
-                    Ok(()) | Err(CatalogError::NoLease(_)) => Ok(Some(End::Left)),
-                    Err(error) => Err(of_catalog(&error)),
-                };
-            }
+            Some(Request::Leave(_)) => return self.remove().await.map(Some),
             Some(Request::Hello(_)) => {
                 return Err(Status::invalid_argument(
                     "hello: only the first message may be one; open another stream",
@@ -236,8 +240,18 @@ impl Stream {
         Ok(None)
     }
 
+    /// Removes the instances, if they are held by this stream.
+    async fn remove(&self) -> Result<End, Status> {
+        let Some(hold) = &self.hold else { return Ok(End::Left) };
+        match self.context.catalog.revoke_lease(hold.lease).await {
+            Ok(()) | Err(CatalogError::NoLease(_)) => Ok(End::Left),
+            Err(error) => Err(of_catalog(&error)),
+        }
+    }
+
     async fn keep_alive(&self) -> Result<(), Status> {
-        match self.context.catalog.keep_alive(self.lease).await {
+        let Some(hold) = &self.hold else { return Ok(()) };
+        match self.context.catalog.keep_alive(hold.lease).await {
             Ok(_) => Ok(()),
             Err(CatalogError::NoLease(_)) => Err(Status::aborted(
                 "the lease of the instances ran out and they were removed; connect again to register them",
@@ -251,17 +265,18 @@ impl Stream {
         if !self.flow.acknowledge(position) {
             return;
         }
-        if !ack.refused.iter().any(|refusal| refusal.resource == BUNDLE_KEY) {
-            self.claim.holds_bundle(self.offered);
-        }
         for refusal in ack.refused.iter().take(MAX_REFUSALS) {
             let (resource, reason) = (&refusal.resource, &refusal.reason);
             tracing::warn!(id = %self.proven.id, resource, reason, "a sidecar refused a resource");
         }
+        let Some(hold) = &self.hold else { return };
+        if !ack.refused.iter().any(|refusal| refusal.resource == BUNDLE_KEY) {
+            hold.claim.holds_bundle(self.offered);
+        }
         let refused = ack.refused.into_iter().take(MAX_REFUSALS);
         let refused =
             refused.map(|refusal| format!("{}: {}", refusal.resource, refusal.reason)).collect();
-        self.claim.update(|status| {
+        hold.claim.update(|status| {
             status.acknowledged = position;
             status.refused = refused;
         });
@@ -283,11 +298,12 @@ impl Stream {
     }
 
     async fn drain(&mut self) -> Result<(), Status> {
+        let Some(hold) = &self.hold else { return Ok(()) };
         let mut registrations = self.registrations.clone();
         add_drain_checks(&mut registrations);
-        let drained = self.context.catalog.register(registrations, Owner::Lease(self.lease)).await;
+        let drained = self.context.catalog.register(registrations, Owner::Lease(hold.lease)).await;
         drained.map_err(|error| of_catalog(&error))?;
-        self.claim.update(|status| status.draining = true);
+        hold.claim.update(|status| status.draining = true);
         self.flow.note(Response::Drained(pb::Drained {}));
         Ok(())
     }
@@ -344,6 +360,14 @@ impl Stream {
             ));
         }
         Ok(())
+    }
+}
+
+/// Waits until a later stream has taken over; an observer's is never replaced.
+async fn replaced(hold: &mut Option<Hold>) {
+    match hold {
+        Some(hold) => drop((&mut hold.replaced).await),
+        None => std::future::pending().await,
     }
 }
 

@@ -6,6 +6,8 @@
 pub mod accept;
 pub mod backoff;
 pub mod drain;
+pub mod handover;
 pub mod limits;
 pub mod rng;
 pub mod socket;
+pub mod systemd;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::net::SendFlags;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -34,6 +34,27 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.listen(limits::BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Lets no new connection begin, while those that have begun still come: the close of a listener resets
+/// whatever waits in its queue, and a client that is connected already shall not meet that. Whoever
+/// knocks meanwhile is refused when it knocks again, after the close.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn admit_no_more(listener: &std::net::TcpListener) -> io::Result<()> {
+    // Classic BPF over the TCP header: drop what has the SYN flag in byte 13, pass the rest.
+    const FLAGS_BYTE: u32 = 13;
+    const SYN: u32 = 0x02;
+    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+    const JUMP_IF_ANY: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_BYTE),
+        SockFilter::new(JUMP_IF_ANY, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
 }
 
 /// Sets what every connection needs: no delay for small writes, detection of vanished peers.

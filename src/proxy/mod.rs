@@ -74,6 +74,12 @@ impl Proxy {
         Ok(Self { inbound, outbound, stop, ended })
     }
 
+    /// Takes nothing new on either side, because a successor does; what runs goes on.
+    pub fn stop_accepting(&self) {
+        self.inbound.begin();
+        self.outbound.begin();
+    }
+
     /// Drains inbound first, so that the application can finish its own calls, then outbound; each
     /// has until `grace` is over. Says whether every stream ended by itself.
     pub async fn drain(self, grace: Duration) -> bool {

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::metrics;
 use super::readiness::Readiness;
@@ -33,6 +33,9 @@ const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is asked to end after this time, so that a client that never reads cannot keep it.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
+/// The first request of a client that has just connected may take this long to arrive when we end:
+/// without an answer the client would take us for broken.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Responses under way get this long when a connection has to end.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
@@ -140,9 +143,14 @@ async fn serve_connection(stream: TcpStream, router: Router, mut closing: watch:
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
+    let heard = Instant::now() + FIRST_REQUEST;
+    let ending = async {
+        drop(closing.wait_for(|closing| *closing).await); // an error says the same
+        sleep_until(heard).await;
+    };
     tokio::select! {
         result = connection.as_mut() => return log_end(result),
-        _ = closing.wait_for(|closing| *closing) => {}
+        () = ending => {}
         () = sleep(MAX_CONNECTION_AGE) => {}
     }
     connection.as_mut().graceful_shutdown();

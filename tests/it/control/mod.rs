@@ -2,6 +2,7 @@
 
 mod enrol;
 mod registry;
+mod succession;
 mod sync;
 
 pub(crate) use enrol::dial;

@@ -38,6 +38,7 @@ pub(super) struct Spec {
     pub(super) app_port: u16,
     pub(super) upstreams: Vec<(&'static str, u16)>,
     pub(super) inbound_port: u16,
+    pub(super) admin_port: u16,
     pub(super) flags: Vec<&'static str>,
 }
 
@@ -139,9 +140,14 @@ impl Mesh {
     }
 
     pub(super) fn launch_with(&self, spec: &Spec, token: Option<&Path>) -> Process {
+        self.launch_in(spec, token, &[])
+    }
+
+    /// As [`Self::launch_with`], with these variables in its environment.
+    pub(super) fn launch_in(&self, spec: &Spec, token: Option<&Path>, env: &[(&str, &str)]) -> Process {
         let config = self.file(&format!("{}.hcl", spec.id), &spec.hcl());
         let (config, server) = (config.to_string_lossy(), self.grpc.to_string());
-        let (admin, inbound) = (local(free_port()).to_string(), spec.inbound_port.to_string());
+        let (admin, inbound) = (local(spec.admin_port).to_string(), spec.inbound_port.to_string());
         let token = token.map(|path| path.to_string_lossy().into_owned());
         let mut args = vec!["proxy", "--config", &config, "--server", &server, "--node", "edge"];
         args.extend(["--admin-addr", &admin, "--inbound-port", &inbound, "--log-format", "json"]);
@@ -150,7 +156,7 @@ impl Mesh {
             args.extend(["--token-file", token]);
         }
         args.extend(&spec.flags);
-        Process::start(spec.id, &args, &[])
+        Process::start(spec.id, &args, env)
     }
 
     /// Starts a sidecar with a token of its own and waits until it is ready.
@@ -179,8 +185,9 @@ impl Mesh {
 
 impl Spec {
     pub(super) fn new(service: &'static str, id: &'static str, app_port: u16) -> Self {
-        let inbound_port = free_port();
-        Self { service, id, app_port, upstreams: Vec::new(), inbound_port, flags: Vec::new() }
+        let (inbound_port, admin_port) = (free_port(), free_port());
+        let (upstreams, flags) = (Vec::new(), Vec::new());
+        Self { service, id, app_port, upstreams, inbound_port, admin_port, flags }
     }
 
     /// With an upstream at a free port.

@@ -152,12 +152,16 @@ impl Load {
         let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), Arc::new(tokio::sync::Notify::new()));
         let (results, stopped) = (Arc::clone(&seen), Arc::clone(&stop));
         let task = tokio::spawn(async move {
-            let mut ticks = interval(Duration::from_secs(1) / per_second);
+            // A timer has milliseconds: above a hundred in a second, several begin at once.
+            let batch = per_second.div_ceil(100);
+            let mut ticks = interval(Duration::from_secs(1) * batch / per_second);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut clients = JoinSet::new();
             loop {
                 tokio::select! {
-                    _ = ticks.tick() => clients.spawn(client(address, Arc::clone(&results))),
+                    _ = ticks.tick() => for _ in 0..batch {
+                        clients.spawn(client(address, Arc::clone(&results)));
+                    },
                     () = stopped.notified() => break,
                 };
                 while clients.try_join_next().is_some() {}
