@@ -18,15 +18,16 @@ use super::{AppError, ports};
 use crate::agent::{self, Agent};
 use crate::health::Runner;
 use crate::model::service::Upstream as DeclaredUpstream;
-use crate::model::{Definition, NodeName, Registration, ServiceName};
+use crate::model::upstream::Weight;
+use crate::model::{Definition, NodeName, Registration, ServiceName, UpstreamConfig};
+use crate::net::capacity::Capacity;
 use crate::net::limits;
 use crate::proxy::{self, LocalApp, Proxy};
 use crate::telemetry::{ProxyMetrics, Readiness, admin};
 
 /// How long the control plane may take to spread that we leave, and to deregister us.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Keys of Consul's opaque settings that are durations in milliseconds.
-const CONNECT_TIMEOUT: &str = "connect_timeout_ms";
+/// A key of Consul's opaque settings that is a duration in milliseconds.
 const LOCAL_CONNECT_TIMEOUT: &str = "local_connect_timeout_ms";
 
 /// What a sidecar is told at start. Not printable: it holds the token.
@@ -129,6 +130,7 @@ impl Sidecar {
             inbound: Some(inbound),
             upstreams,
             workers: settings.workers,
+            capacity: Capacity::of_this_process(),
         };
         let proxy = Proxy::start(plane, &agent.handle, &metrics)
             .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
@@ -246,7 +248,7 @@ impl Listeners {
             upstreams.push(proxy::Upstream {
                 destination: upstream.destination.clone(),
                 listener,
-                connect_timeout: millis(&upstream.config, CONNECT_TIMEOUT).unwrap_or(limits::DIAL),
+                config: upstream_config(upstream)?,
             });
         }
         let admin = match settings.admin {
@@ -259,6 +261,16 @@ impl Listeners {
             admin: admin.as_ref().map(ports::local).transpose()?,
         };
         Ok(Self { inbound, upstreams, admin, bound })
+    }
+}
+
+/// How to dial it. A file was checked already, with the place of each fault; what comes another way is
+/// refused here.
+fn upstream_config(upstream: &DeclaredUpstream) -> Result<UpstreamConfig, AppError> {
+    let (config, findings) = UpstreamConfig::read(&upstream.config);
+    match findings.iter().find(|finding| finding.weight != Weight::NoEffect) {
+        None => Ok(config),
+        Some(fault) => Err(AppError::Usage(format!("upstream {}: {fault}", upstream.destination))),
     }
 }
 

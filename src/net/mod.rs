@@ -5,7 +5,9 @@
 
 pub mod accept;
 pub mod backoff;
+pub mod capacity;
 pub mod drain;
 pub mod limits;
 pub mod rng;
+pub mod seats;
 pub mod socket;

@@ -6,13 +6,19 @@
 //! worker as the agent's immutable snapshot. Nothing reaches an application before TLS and
 //! authorization have passed.
 
+mod admission;
 mod balance;
+mod budget;
 mod connection;
 mod context;
 mod dial;
 mod endpoint;
 mod inbound;
+mod lobby;
 mod outbound;
+mod outlier;
+mod passive;
+mod route;
 mod settings;
 mod worker;
 

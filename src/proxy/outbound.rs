@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
 use super::dial::{Dialler, Opened};
-use super::settings::Route;
+use super::route::Route;
 use crate::model::Reason;
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
@@ -17,7 +17,8 @@ use crate::tunnel::End;
 
 /// Accepts connections to upstream number `index` until the drain begins.
 pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener, mut drain: Watcher) {
-    let mut acceptor = Acceptor::new(listener);
+    let metrics = ctx.metrics.clone();
+    let mut acceptor = Acceptor::new(listener).noticing(move || metrics.limit_reached("accept"));
     loop {
         let (app, client) = tokio::select! {
             accepted = acceptor.accept() => accepted,
@@ -25,7 +26,6 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
         };
         let Some(admission) = ctx.admit() else {
             socket::reset_on_close(&app);
-            ctx.metrics.limit_reached("connections");
             continue;
         };
         let (ctx, drain) = (Rc::clone(&ctx), drain.clone());

@@ -88,8 +88,7 @@ async fn keep_house(ctx: Rc<Context>) {
         };
         let snapshot = ctx.snapshot();
         ctx.pool.retire_unless(|key| key.generation == generation && is_known(&snapshot, key));
-        ctx.endpoints
-            .retain(|id| snapshot.services.values().any(|view| view.endpoints.contains_key(id)));
+        ctx.forget_endpoints(&snapshot);
     }
 }
 

@@ -39,6 +39,8 @@ pub enum HandshakeError {
     Io { address: SocketAddr, source: io::Error },
     #[error("TLS handshake with {address} failed: {source}")]
     Tls { address: SocketAddr, source: rustls::Error },
+    #[error("{address} sent more than {most} bytes before it had proved who it is")]
+    TooLong { address: SocketAddr, most: usize },
     #[error("{address} has no usable identity: {source}")]
     Identity { address: SocketAddr, source: tls::TlsError },
 }
@@ -52,7 +54,9 @@ impl HandshakeError {
                 Reason::ConnectTimeout
             }
             Self::Connect { .. } => Reason::ConnectRefused,
-            Self::Timeout { .. } | Self::Silent { .. } | Self::Io { .. } => Reason::TlsHandshake,
+            Self::Timeout { .. } | Self::Silent { .. } | Self::Io { .. } | Self::TooLong { .. } => {
+                Reason::TlsHandshake
+            }
             Self::Tls { source, .. } => tls::reason_of(source),
             Self::Identity { .. } => Reason::IdentityMismatch,
         }
@@ -129,6 +133,7 @@ async fn establish(
             Failure::Silent => HandshakeError::Silent { address },
             Failure::Io(source) => HandshakeError::Io { address, source },
             Failure::Tls(source) => HandshakeError::Tls { address, source },
+            Failure::TooLong => HandshakeError::TooLong { address, most: limits::HANDSHAKE_BYTES },
         })?;
     let Handshake { socket, tls, input, plain, closed } = handshake;
     let facts = tls.facts();
@@ -148,6 +153,7 @@ enum Failure {
     Silent,
     Io(io::Error),
     Tls(rustls::Error),
+    TooLong,
 }
 
 /// A handshake under way.
@@ -163,11 +169,11 @@ struct Handshake {
 
 impl Handshake {
     async fn run(&mut self, turn: Option<&Turn>) -> Result<(), Failure> {
-        let mut heard = false;
+        let mut heard = 0;
         loop {
             let mut reply = Vec::new();
             let understood =
-                if heard { self.open_in_turn(&mut reply, turn).await } else { self.open(&mut reply) };
+                if heard > 0 { self.open_in_turn(&mut reply, turn).await } else { self.open(&mut reply) };
             let written = write_all(&self.socket, &reply).await;
             // The alert that explains a refusal may be lost; the refusal stands.
             understood.map_err(Failure::Tls)?;
@@ -175,10 +181,13 @@ impl Handshake {
             if !self.tls.facts().is_handshaking() {
                 return Ok(());
             }
+            if heard > limits::HANDSHAKE_BYTES {
+                return Err(Failure::TooLong);
+            }
             match self.read().await.map_err(Failure::Io)? {
-                0 if !heard => return Err(Failure::Silent),
+                0 if heard == 0 => return Err(Failure::Silent),
                 0 => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-                _ => heard = true,
+                more => heard += more,
             }
         }
     }
