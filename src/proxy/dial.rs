@@ -200,7 +200,13 @@ impl<'a> Dialler<'a> {
                 Err(Failure::Final(end))
             }
             Err(Silence::Peer) => {
-                let end = End::new(Reason::ConnectTimeout, "the peer did not answer in time");
+                let detail = match sent {
+                    0 => "the peer did not answer in time".to_owned(),
+                    _ => format!(
+                        "the peer did not answer in time, and {sent} bytes are on their way to it"
+                    ),
+                };
+                let end = End::new(Reason::ConnectTimeout, detail);
                 if !choice.stats.has_spoken_since(started.into_std()) {
                     lane.retire(end.reason); // nobody else shall wait there
                 }

@@ -39,6 +39,8 @@ pub(super) struct Spec {
     pub(super) upstreams: Vec<(&'static str, u16)>,
     pub(super) inbound_port: u16,
     pub(super) flags: Vec<&'static str>,
+    /// What a shell does before it becomes the sidecar.
+    pub(super) before: Option<String>,
 }
 
 /// A running sidecar.
@@ -150,7 +152,10 @@ impl Mesh {
             args.extend(["--token-file", token]);
         }
         args.extend(&spec.flags);
-        Process::start(spec.id, &args, &[])
+        match &spec.before {
+            Some(before) => Process::start_after(spec.id, before, &args),
+            None => Process::start(spec.id, &args, &[]),
+        }
     }
 
     /// Starts a sidecar with a token of its own and waits until it is ready.
@@ -180,7 +185,15 @@ impl Mesh {
 impl Spec {
     pub(super) fn new(service: &'static str, id: &'static str, app_port: u16) -> Self {
         let inbound_port = free_port();
-        Self { service, id, app_port, upstreams: Vec::new(), inbound_port, flags: Vec::new() }
+        Self {
+            service,
+            id,
+            app_port,
+            upstreams: Vec::new(),
+            inbound_port,
+            flags: Vec::new(),
+            before: None,
+        }
     }
 
     /// With an upstream at a free port.
