@@ -29,6 +29,8 @@ use crate::telemetry::{ProxyMetrics, Readiness, admin};
 const GOODBYE: Duration = Duration::from_secs(2);
 /// A key of Consul's opaque settings that is a duration in milliseconds.
 const LOCAL_CONNECT_TIMEOUT: &str = "local_connect_timeout_ms";
+/// And one that is a number of connections.
+const MAX_INBOUND: &str = "max_inbound_connections";
 
 /// What a sidecar is told at start. Not printable: it holds the token.
 #[derive(Clone)]
@@ -130,7 +132,7 @@ impl Sidecar {
             inbound: Some(inbound),
             upstreams,
             workers: settings.workers,
-            capacity: Capacity::of_this_process(),
+            capacity: capacity(&registrations),
         };
         let proxy = Proxy::start(plane, &agent.handle, &metrics)
             .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
@@ -314,6 +316,17 @@ fn local_app(registrations: &[Registration]) -> Result<LocalApp, AppError> {
         port: spec.local_port,
         connect_timeout: millis(&spec.config, LOCAL_CONNECT_TIMEOUT).unwrap_or(limits::LOCAL_DIAL),
     })
+}
+
+/// What this process can hold, and no more streams than the application wants.
+fn capacity(registrations: &[Registration]) -> Capacity {
+    let mut capacity = Capacity::of_this_process();
+    let spec = registrations.iter().find_map(|registration| registration.instance.proxy.as_ref());
+    let wanted = spec.and_then(|spec| spec.config.get(MAX_INBOUND)?.as_u64()).filter(|most| *most > 0);
+    if let Some(wanted) = wanted.and_then(|most| usize::try_from(most).ok()) {
+        capacity.streams = capacity.streams.min(wanted);
+    }
+    capacity
 }
 
 fn checks(

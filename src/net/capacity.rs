@@ -24,6 +24,8 @@ pub struct Capacity {
     pub handshakes: usize,
     /// TLS connections of peers from one address.
     pub per_source: usize,
+    /// Bytes that fast streams may have under way beyond what every stream may.
+    pub window_growth: usize,
 }
 
 impl Capacity {
@@ -42,10 +44,11 @@ impl Capacity {
     pub fn derive(files: u64, memory: Option<u64>) -> Self {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let descriptors = files.saturating_sub(limits::RESERVED_DESCRIPTORS).max(files / 4).max(8);
-        let room = memory.map_or(usize::MAX, |bytes| {
+        let left = memory.map_or(usize::MAX, |bytes| {
             let left = bytes.saturating_sub(limits::BASE_BYTES).max(bytes / 4);
-            usize::try_from(left / 2 / limits::CONNECTION_BYTES).unwrap_or(usize::MAX).max(8)
+            usize::try_from(left).unwrap_or(usize::MAX)
         });
+        let room = (left / 2 / limits::CONNECTION_BYTES).max(8);
         let share = |most: usize, part: fn(usize) -> usize| most.min(part(descriptors)).min(part(room));
         let half = |all: usize| all / 2;
         let peers = share(limits::PEERS, half);
@@ -57,6 +60,7 @@ impl Capacity {
             peers,
             handshakes: limits::HANDSHAKES.min(peers / 2),
             per_source: (peers - peers / 4).max(1),
+            window_growth: left / 4,
         }
     }
 }
@@ -127,8 +131,9 @@ mod tests {
                 prop_assert!(share <= all.descriptors, "{all:?}");
             }
             if let Some(bytes) = memory.filter(|bytes| *bytes >= 64 << 20) {
-                let worst = (all.connections + all.streams) as u64 * limits::CONNECTION_BYTES;
-                prop_assert!(worst < bytes, "{all:?}");
+                let worst = (all.connections + all.streams) * limits::CONNECTION_BYTES;
+                let worst = (worst + all.window_growth) as u64 + limits::BASE_BYTES;
+                prop_assert!(worst <= bytes, "{all:?}");
             }
         }
     }

@@ -41,7 +41,7 @@ pub const RESERVED_DESCRIPTORS: usize = 64;
 pub const BASE_BYTES: u64 = 24 * 1024 * 1024;
 /// Memory that one connection may take on one side: one window that its reader does not take, its
 /// first words, its share of a lane's buffers and TLS session.
-pub const CONNECTION_BYTES: u64 = 96 * 1024;
+pub const CONNECTION_BYTES: usize = 96 * 1024;
 /// Streams one lane carries before another lane is opened.
 pub const STREAMS_PER_LANE: usize = 256;
 /// Streams a peer may have open on one lane before OPEN is refused as overloaded.

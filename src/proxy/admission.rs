@@ -113,8 +113,15 @@ impl Drop for FromSource {
 mod tests {
     use super::*;
 
-    const SMALL: Capacity =
-        Capacity { descriptors: 5, connections: 3, streams: 4, peers: 3, handshakes: 2, per_source: 2 };
+    const SMALL: Capacity = Capacity {
+        descriptors: 5,
+        connections: 3,
+        streams: 4,
+        peers: 3,
+        handshakes: 2,
+        per_source: 2,
+        window_growth: 0,
+    };
 
     #[test]
     fn each_kind_has_its_limit_and_all_share_the_descriptors() {

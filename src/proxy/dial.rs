@@ -194,56 +194,43 @@ impl<'a> Dialler<'a> {
                 passive::succeeded(self.ctx, self.upstream.index, id, &choice.stats, started.elapsed());
                 Ok((stream, in_flight))
             }
-            Ok(refused) => Err(self.refused(refused, sent, choice)),
+            Ok(Verdict::Refused { reason, detail }) => {
+                choice.stats.heard(now());
+                let end = End::new(reason, detail);
+                if reason == Reason::Denied {
+                    return Err(Failure::Final(end)); // every endpoint applies the same intentions
+                }
+                self.blame(choice);
+                again(end, Next::ElsewhereOnBudget)
+            }
+            Ok(Verdict::Lost { reason, detail, untouched: true }) => {
+                again(End::new(reason, detail), Next::Anywhere)
+            }
+            Ok(Verdict::Lost { reason, detail, untouched: false }) => {
+                self.blame(choice);
+                Err(given_up(End::new(reason, detail), sent))
+            }
             Err(Silence::AppGone(end)) => {
                 stream.reset(end.reason, &end.detail);
                 Err(Failure::Final(end))
             }
-            Err(Silence::Peer) => {
-                let detail = match sent {
-                    0 => "the peer did not answer in time".to_owned(),
-                    _ => format!(
-                        "the peer did not answer in time, and {sent} bytes are on their way to it"
-                    ),
-                };
-                let end = End::new(Reason::ConnectTimeout, detail);
-                if !choice.stats.has_spoken_since(started.into_std()) {
-                    lane.retire(end.reason); // nobody else shall wait there
-                }
-                self.strike(choice);
-                stream.reset(end.reason, &end.detail);
-                if sent == 0 { again(end, Next::ElsewhereOnBudget) } else { Err(Failure::Final(end)) }
-            }
+            Err(Silence::Peer) => Err(self.unanswered(stream, started, sent, choice)),
         }
     }
 
-    /// What follows from a verdict that is no.
-    fn refused(&self, verdict: Verdict, sent: usize, choice: &Choice) -> Failure {
-        let (end, at) = match verdict {
-            Verdict::Lost { reason, detail, untouched: true } => {
-                (End::new(reason, detail), Next::Anywhere)
-            }
-            // Every endpoint of the service applies the same intentions.
-            Verdict::Refused { reason: Reason::Denied, detail } => {
-                choice.stats.heard(now());
-                return Failure::Final(End::new(Reason::Denied, detail));
-            }
-            Verdict::Refused { reason, detail } => {
-                choice.stats.heard(now());
-                self.blame(choice);
-                (End::new(reason, detail), Next::ElsewhereOnBudget)
-            }
-            Verdict::Lost { reason, detail, untouched: false } => {
-                self.blame(choice);
-                let end = End::new(reason, detail);
-                if sent > 0 {
-                    return Failure::Final(end); // the application may have seen them
-                }
-                (end, Next::ElsewhereOnBudget)
-            }
-            Verdict::Opened => (End::new(Reason::Ok, ""), Next::Anywhere),
+    /// The peer has not answered, and this stream waits no longer.
+    fn unanswered(&self, stream: Stream, asked: Instant, sent: usize, choice: &Choice) -> Failure {
+        let detail = match sent {
+            0 => "the peer did not answer in time".to_owned(),
+            _ => format!("the peer did not answer in time, and {sent} bytes are on their way to it"),
         };
-        Failure::TryAgain { end, at }
+        let end = End::new(Reason::ConnectTimeout, detail);
+        if !choice.stats.has_spoken_since(asked.into_std()) {
+            stream.lane().retire(end.reason); // nobody else shall wait there
+        }
+        self.strike(choice);
+        stream.reset(end.reason, &end.detail);
+        given_up(end, sent)
     }
 
     /// A lane to the endpoint, new or kept. The dial of a new one goes on for others when this stream
@@ -391,6 +378,11 @@ enum Silence {
 
 const fn again<T>(end: End, at: Next) -> Result<T, Failure> {
     Err(Failure::TryAgain { end, at })
+}
+
+/// Without a byte sent, no application can have seen one.
+const fn given_up(end: End, sent: usize) -> Failure {
+    if sent == 0 { Failure::TryAgain { end, at: Next::ElsewhereOnBudget } } else { Failure::Final(end) }
 }
 
 fn app_gone(error: &io::Error) -> End {

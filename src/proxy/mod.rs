@@ -33,6 +33,7 @@ use tokio::sync::{oneshot, watch};
 use crate::agent;
 use crate::net::drain;
 use crate::telemetry::ProxyMetrics;
+use crate::tunnel::flow;
 
 /// What is left after the grace is closed within this time.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ impl Proxy {
         let (inbound, outbound) = (drain::new(), drain::new());
         let (stop, stopped) = watch::channel(false);
         let workers = settings.workers.max(1);
+        flow::bound_growth(settings.capacity.window_growth);
         let (plan, listeners) = settings.split();
         let plan = Arc::new(plan);
         let mut ended = Vec::new();

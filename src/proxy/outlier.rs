@@ -280,7 +280,7 @@ mod tests {
                 now += Duration::from_millis(ms);
                 let id = EndpointId {
                     node: NodeName::new("n").unwrap(),
-                    instance: InstanceId::new(&format!("i-{}", which % healthy)).unwrap(),
+                    instance: InstanceId::new(format!("i-{}", which % healthy)).unwrap(),
                 };
                 let health = outliers.health(&id);
                 if works { health.succeeded(); } else { outliers.failed(&health, healthy, now, &mut rng); }

@@ -98,3 +98,36 @@ impl Listeners {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(address: &str) -> TcpListener {
+        TcpListener::bind(address).unwrap()
+    }
+
+    #[test]
+    fn ways_that_lead_back_are_known() {
+        let (inbound, upstream) = (listen("0.0.0.0:0"), listen("127.0.0.1:0"));
+        let (inbound_at, upstream_at) = (inbound.local_addr().unwrap(), upstream.local_addr().unwrap());
+        let config = UpstreamConfig::default();
+        let name = ServiceName::new("db").unwrap();
+        let settings = Settings {
+            service: name.clone(),
+            app: LocalApp { host: "127.0.0.1".to_owned(), port: 1, connect_timeout: Duration::ZERO },
+            inbound: Some(inbound),
+            upstreams: vec![Upstream { destination: name, listener: upstream, config }],
+            workers: 1,
+            capacity: Capacity::derive(1024, None),
+        };
+        let (plan, _listeners) = settings.split();
+        let at = |ip: [u8; 4], port| SocketAddr::from((ip, port));
+        assert!(plan.leads_back(upstream_at));
+        assert!(plan.leads_back(at([127, 0, 0, 1], inbound_at.port())), "it listens everywhere");
+        assert!(plan.leads_back(at([127, 9, 9, 9], inbound_at.port())));
+        assert!(!plan.leads_back(at([192, 0, 2, 1], inbound_at.port())), "that is another machine");
+        assert!(!plan.leads_back(at([127, 0, 0, 2], upstream_at.port())), "it listens at one address");
+        assert!(!plan.leads_back(at([127, 0, 0, 1], 1)));
+    }
+}

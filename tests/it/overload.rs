@@ -19,6 +19,7 @@ const PLENTY: Capacity = Capacity {
     peers: 1000,
     handshakes: 1000,
     per_source: 1000,
+    window_growth: usize::MAX,
 };
 
 fn with(capacity: Capacity) -> Tuning {

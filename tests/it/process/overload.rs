@@ -111,8 +111,8 @@ async fn few_descriptors_are_shared_out_before_they_run_out() {
 #[tokio::test]
 async fn without_descriptors_it_waits_and_recovers() {
     let take_away = async |web: &Sidecar| {
-        let open = web.metric("weft_process_open_fds").await.unwrap();
-        let few = Some(open as u64 + 16);
+        let open = format!("/proc/{}/fd", web.process.id().as_raw_nonzero());
+        let few = Some(std::fs::read_dir(open).unwrap().count() as u64 + 16);
         let limit = Rlimit { current: few, maximum: few };
         prlimit(Some(web.process.id()), Resource::Nofile, limit).unwrap();
     };
@@ -136,9 +136,9 @@ async fn silent_peers_do_not_slow_the_others_down() {
 
     let mut silent = Vec::new();
     let started = Instant::now();
-    for number in 0..2000 {
+    for number in 0..2000u32 {
         let mut client = within("a connection", TcpStream::connect(inbound)).await.unwrap();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             client.write_all(&[0x16]).await.unwrap(); // the first byte of a handshake, and no more
         }
         silent.push(client);
@@ -242,9 +242,10 @@ async fn little_memory_sheds_load_and_is_never_killed() {
     crowd.shutdown().await;
     for (name, group, sidecar) in [("web", &of_web, &mut web), ("db", &of_db, &mut db)] {
         let most = group.number("memory.max_usage_in_bytes") >> 20;
-        let rss = sidecar.metric("weft_process_resident_memory_bytes").await.unwrap() as u64 >> 20;
+        let rss =
+            sidecar.metric("weft_process_resident_memory_bytes").await.unwrap() / f64::from(1 << 20);
         println!(
-            "{name}: {held} of {crowd_size} served, most {most} MiB with cache, {rss} MiB resident at the end, {}",
+            "{name}: {held} of {crowd_size} served, most {most} MiB with cache, {rss:.0} MiB resident at the end, {}",
             group.kills().replace('\n', " ")
         );
         assert!(sidecar.process.is_running(), "{name} was killed");
@@ -276,7 +277,7 @@ async fn press(to: SocketAddr) {
             }
         };
         let receive = async {
-            let mut buffer = [0; 16 * 1024];
+            let mut buffer = vec![0; 16 * 1024];
             while reader.read(&mut buffer).await? > 0 {
                 sleep(Duration::from_millis(200)).await;
             }
@@ -306,7 +307,7 @@ impl Sink {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 number += 1;
                 connections.spawn(async move {
-                    if number % 2 == 0 {
+                    if number.is_multiple_of(2) {
                         let (mut reader, mut writer) = stream.split();
                         let _gone = tokio::io::copy(&mut reader, &mut writer).await;
                     } else {
