@@ -22,9 +22,6 @@ use crate::tls;
 
 /// As much as one read of a handshake takes; its messages have a few KiB.
 const READ_BYTES: usize = 4096;
-/// What an unauthenticated peer may make us hold: more than its longest honest message, a certificate
-/// chain.
-const MAX_INPUT_BYTES: usize = 32 * 1024;
 
 /// Why there is no lane.
 #[derive(Debug, thiserror::Error)]
@@ -172,8 +169,11 @@ impl Handshake {
         let mut heard = 0;
         loop {
             let mut reply = Vec::new();
-            let understood =
-                if heard > 0 { self.open_in_turn(&mut reply, turn).await } else { self.open(&mut reply) };
+            let understood = if heard > 0 {
+                self.open_in_turn(&mut reply, turn).await
+            } else {
+                self.open(&mut reply)
+            };
             let written = write_all(&self.socket, &reply).await;
             // The alert that explains a refusal may be lost; the refusal stands.
             understood.map_err(Failure::Tls)?;
@@ -214,9 +214,6 @@ impl Handshake {
 
     async fn read(&mut self) -> io::Result<usize> {
         let held = self.input.len();
-        if held >= MAX_INPUT_BYTES {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
         self.input.resize(held + READ_BYTES, 0);
         let read = socket::read_some(&self.socket, &mut self.input[held..]).await;
         self.input.truncate(held + *read.as_ref().unwrap_or(&0));
