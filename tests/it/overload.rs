@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 use weft::model::{Reason, UpstreamConfig, UpstreamLimits};
 use weft::net::capacity::Capacity;
 
@@ -145,11 +146,11 @@ async fn one_source_cannot_take_every_place() {
     talk(&web).await.unwrap();
 }
 
-/// A connection from an address of the loopback network.
-async fn from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+/// A connection from an address of the loopback network; it may be reset before it is known here.
+async fn from(source: [u8; 4], to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(source)), 0)).unwrap();
-    soon("connection", socket.connect(to)).await.unwrap()
+    soon("connection", socket.connect(to)).await
 }
 
 #[tokio::test]
@@ -160,12 +161,13 @@ async fn silent_peers_make_room_for_new_ones() {
         silent.push(TcpStream::connect(db.inbound).await.unwrap());
     }
     talk(&web).await.unwrap();
-    let started = Instant::now();
-    for client in silent.iter_mut().take(20) {
-        let read = soon("the end of an old one", client.read(&mut [0; 8])).await;
-        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
-    }
-    assert!(started.elapsed() < Duration::from_secs(3), "they waited for the deadline");
+    // Long before the deadline of a handshake, all but four of each of the two workers have left.
+    let left = silent.iter_mut().map(async |client| {
+        let end = timeout(Duration::from_secs(3), client.read(&mut [0; 8])).await;
+        usize::from(end.is_ok())
+    });
+    let left: usize = futures_util::future::join_all(left).await.into_iter().sum();
+    assert!(left >= 40 - 2 * 4, "{left} of 40 left");
     assert!(db.reached("handshakes") >= 20.0);
 }
 

@@ -255,12 +255,14 @@ async fn little_memory_sheds_load_and_is_never_killed() {
     until("service after the crowd", async || {
         let echoed = async {
             let mut client = TcpStream::connect(door.door()).await?;
+            client.set_zero_linger()?;
             client.write_all(b"ping").await?;
             client.read_exact(&mut [0; 4]).await
         };
         matches!(timeout(ONE_SECOND, echoed).await, Ok(Ok(_)))
     })
     .await;
+    drop(app);
     assert_eq!((web.stop().await, db.stop().await), (0, 0));
     mesh.stop_server().await;
 }
