@@ -25,18 +25,22 @@ use super::{AppError, ports};
 use crate::agent::{self, Agent};
 use crate::health::Runner;
 use crate::model::service::Upstream as DeclaredUpstream;
+use crate::model::upstream::Weight;
 use crate::model::{
     CheckDefinition, CheckReport, Definition, InstanceId, NodeName, Registration, ServiceName,
+    UpstreamConfig,
 };
+use crate::net::capacity::Capacity;
 use crate::net::limits;
 use crate::proxy::{self, LocalApp, Proxy};
 use crate::telemetry::Readiness;
 
 /// How long the control plane may take to spread that we leave, and to deregister us.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Keys of Consul's opaque settings that are durations in milliseconds.
-const CONNECT_TIMEOUT: &str = "connect_timeout_ms";
+/// A key of Consul's opaque settings that is a duration in milliseconds.
 const LOCAL_CONNECT_TIMEOUT: &str = "local_connect_timeout_ms";
+/// And one that is a number of connections.
+const MAX_INBOUND: &str = "max_inbound_connections";
 
 /// What a sidecar is told at start. Not printable: it holds the token.
 #[derive(Clone)]
@@ -296,7 +300,7 @@ impl Listeners {
             upstreams.push(proxy::Upstream {
                 destination: upstream.destination.clone(),
                 listener,
-                connect_timeout: millis(&upstream.config, CONNECT_TIMEOUT).unwrap_or(limits::DIAL),
+                config: upstream_config(upstream)?,
             });
         }
         let admin = match settings.admin {
@@ -333,6 +337,16 @@ impl Listeners {
             doors.push(Door { purpose, address, listener, kept: kept.contains(&address) });
         }
         Ok(doors)
+    }
+}
+
+/// How to dial it. A file was checked already, with the place of each fault; what comes another way is
+/// refused here.
+fn upstream_config(upstream: &DeclaredUpstream) -> Result<UpstreamConfig, AppError> {
+    let (config, findings) = UpstreamConfig::read(&upstream.config);
+    match findings.iter().find(|finding| finding.weight != Weight::NoEffect) {
+        None => Ok(config),
+        Some(fault) => Err(AppError::Usage(format!("upstream {}: {fault}", upstream.destination))),
     }
 }
 
@@ -384,6 +398,17 @@ fn local_app(registrations: &[Registration]) -> Result<LocalApp, AppError> {
         port: spec.local_port,
         connect_timeout: millis(&spec.config, LOCAL_CONNECT_TIMEOUT).unwrap_or(limits::LOCAL_DIAL),
     })
+}
+
+/// What this process can hold, and no more streams than the application wants.
+fn capacity(registrations: &[Registration]) -> Capacity {
+    let mut capacity = Capacity::of_this_process();
+    let spec = registrations.iter().find_map(|registration| registration.instance.proxy.as_ref());
+    let wanted = spec.and_then(|spec| spec.config.get(MAX_INBOUND)?.as_u64()).filter(|most| *most > 0);
+    if let Some(wanted) = wanted.and_then(|most| usize::try_from(most).ok()) {
+        capacity.streams = capacity.streams.min(wanted);
+    }
+    capacity
 }
 
 /// The checks to run; one whose result is `known` goes on from there.

@@ -13,12 +13,14 @@ pub mod service;
 pub mod snapshot;
 pub mod spiffe;
 pub mod token;
+pub mod upstream;
 
 pub use check::{Check, CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus};
 pub use intention::{Action, Intention, Intentions, Party, Verdict};
 pub use name::{InstanceId, NameError, NodeName, ServiceName};
 pub use reason::Reason;
 pub use service::{Definition, Instance, Kind, ProxySpec, Registration, Sidecar, Upstream, Weights};
-pub use snapshot::{Bundle, Endpoint, EndpointId, Position, Snapshot};
+pub use snapshot::{Bundle, Endpoint, EndpointId, Position, ServiceView, Snapshot};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use token::{Token, TokenError};
+pub use upstream::{EjectionPolicy, UpstreamConfig, UpstreamLimits};

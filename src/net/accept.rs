@@ -9,18 +9,28 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// First pause after running out of descriptors or memory; doubles up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Ten milliseconds doubled five times. A third of the second in which everybody shall be served again
+/// once there are descriptors: those who came meanwhile have to be accepted first.
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// A listener with its pause after resource errors.
 pub struct Acceptor {
     listener: TcpListener,
     pause: Duration,
+    on_pause: Box<dyn Fn() + Send>,
 }
 
 impl Acceptor {
     #[must_use]
-    pub const fn new(listener: TcpListener) -> Self {
-        Self { listener, pause: FIRST_PAUSE }
+    pub fn new(listener: TcpListener) -> Self {
+        Self { listener, pause: FIRST_PAUSE, on_pause: Box::new(|| {}) }
+    }
+
+    /// Calls `on_pause` whenever it has to pause.
+    #[must_use]
+    pub fn noticing(mut self, on_pause: impl Fn() + Send + 'static) -> Self {
+        self.on_pause = Box::new(on_pause);
+        self
     }
 
     /// The next connection, with TCP options set. Cancel-safe; never fails.
@@ -36,6 +46,7 @@ impl Acceptor {
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, pause_ms = self.pause.as_millis(), "cannot accept connections");
+                    (self.on_pause)();
                     tokio::time::sleep(self.pause).await;
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 }

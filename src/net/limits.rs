@@ -6,10 +6,9 @@ use std::time::Duration;
 /// A TLS handshake that has not finished by then is given up, on either side. Legitimate ones take
 /// milliseconds; this bounds what a silent client can hold.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
-/// One attempt to reach a peer's sidecar, TCP and TLS together (Consul's `connect_timeout_ms`).
+/// One attempt to reach a peer's sidecar, TCP and TLS together, and then its answer to OPEN, which
+/// dials its application meanwhile (Consul's `connect_timeout_ms`).
 pub const DIAL: Duration = Duration::from_secs(5);
-/// How long a peer may take to answer OPEN: it dials its application meanwhile.
-pub const VERDICT: Duration = Duration::from_secs(10);
 /// A sidecar's dial of its own application (Consul's `local_connect_timeout_ms`).
 pub const LOCAL_DIAL: Duration = Duration::from_secs(5);
 /// How long an accepted connection waits for the first configuration and identity.
@@ -20,10 +19,29 @@ pub const DIAL_ATTEMPTS: u32 = 4;
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(300);
 /// A lane without streams is given up after this time.
 pub const LANE_IDLE: Duration = Duration::from_secs(90);
-/// Application connections one worker serves at a time, both directions counted apart.
-pub const CONNECTIONS: usize = 20_000;
-/// TLS connections from peers that a worker holds at a time, handshakes included.
-pub const INBOUND_TLS: usize = 10_000;
+/// An endpoint that has not answered for this long is left for another one, when there is one and no
+/// application can have seen a byte. A lost first packet costs a second until TCP sends it again.
+pub const PATIENCE: Duration = Duration::from_millis(1200);
+/// Application connections to upstreams that a process serves at a time. [`super::capacity`] cuts this
+/// and the next three down to what descriptors and memory leave room for.
+pub const CONNECTIONS: usize = 40_000;
+/// Streams of peers to the application at a time.
+pub const STREAMS: usize = 40_000;
+/// TLS connections from peers at a time, handshakes included.
+pub const PEERS: usize = 20_000;
+/// Peers of one worker that have not proved who they are. Beyond it the oldest one leaves: a legitimate
+/// handshake takes milliseconds, so that it is hardly ever the oldest.
+pub const HANDSHAKES: usize = 2048;
+/// Bytes a peer may send before it has proved who it is: the longest chain twice.
+pub const HANDSHAKE_BYTES: usize = 32 * 1024;
+/// Descriptors that connections leave alone: for the control stream, the admin endpoint, the log,
+/// health checks, timers and listeners of all workers.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+/// Memory of a sidecar without connections, its configuration included.
+pub const BASE_BYTES: u64 = 24 * 1024 * 1024;
+/// Memory that one connection may take on one side: one window that its reader does not take, its
+/// first words, its share of a lane's buffers and TLS session.
+pub const CONNECTION_BYTES: usize = 96 * 1024;
 /// Streams one lane carries before another lane is opened.
 pub const STREAMS_PER_LANE: usize = 256;
 /// Streams a peer may have open on one lane before OPEN is refused as overloaded.

@@ -5,9 +5,11 @@
 
 pub mod accept;
 pub mod backoff;
+pub mod capacity;
 pub mod drain;
 pub mod handover;
 pub mod limits;
 pub mod rng;
+pub mod seats;
 pub mod socket;
 pub mod systemd;

@@ -216,6 +216,12 @@ pub async fn resolve(host: &str, port: u16, limit: Duration) -> io::Result<Socke
         .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
+/// Whether an address is one of this machine's: only those can be bound.
+#[must_use]
+pub fn is_local(ip: std::net::IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
 /// Raises the limit of open files to the most this process may have; returns it.
 #[must_use]
 pub fn raise_file_limit() -> u64 {

@@ -2,10 +2,10 @@
 //! at its end, whatever way it ends.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
+use super::reports::Reports;
 use crate::agent::EdgeCount;
 use crate::model::{Reason, ServiceName, Verdict};
 use crate::telemetry::{AccessRecord, EdgeMetrics, Emitted, ProxyMetrics};
@@ -20,7 +20,7 @@ pub(super) struct Connection {
     access: AccessRecord,
     metrics: EdgeMetrics,
     all: ProxyMetrics,
-    edges: Option<(mpsc::Sender<EdgeCount>, ServiceName, ServiceName)>,
+    reports: Option<Rc<Reports>>,
     started: Instant,
     closed: bool,
 }
@@ -56,20 +56,15 @@ impl Connection {
                 detail: String::new(),
             },
             metrics,
-            edges: None,
+            reports: None,
             started: Instant::now(),
             closed: false,
         }
     }
 
     /// Counts this connection in the report to the control plane, too.
-    pub(super) fn report_to(
-        &mut self,
-        edges: &mpsc::Sender<EdgeCount>,
-        source: &ServiceName,
-        destination: &ServiceName,
-    ) {
-        self.edges = Some((edges.clone(), source.clone(), destination.clone()));
+    pub(super) fn report_to(&mut self, reports: &Rc<Reports>) {
+        self.reports = Some(Rc::clone(reports));
     }
 
     pub(super) const fn access(&mut self) -> &mut AccessRecord {
@@ -108,17 +103,15 @@ impl Connection {
         if self.access.emit() == Emitted::Lost {
             self.all.limit_reached("access_log");
         }
-        if let Some((edges, source, destination)) = self.edges.take() {
-            let count = EdgeCount {
-                source,
-                destination,
+        if let Some(reports) = self.reports.take() {
+            reports.add(EdgeCount {
+                source: self.access.source.clone(),
+                destination: self.access.destination.clone(),
                 reason: end.reason,
                 connections: 1,
                 bytes_sent: sent,
                 bytes_received: received,
-            };
-            // A full queue costs the report one count, never the connection its time.
-            let _full = edges.try_send(count);
+            });
         }
     }
 }

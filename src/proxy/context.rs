@@ -3,9 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::admission::{Limit, Place};
+use super::budget::Budget;
 use super::endpoint::Endpoints;
+use super::reports::Reports;
+use super::route::Route;
 use super::settings::Plan;
 use crate::agent;
 use crate::model::Snapshot;
@@ -15,28 +19,67 @@ use crate::telemetry::ProxyMetrics;
 use crate::tls::Identity;
 use crate::tunnel::pool::Pool;
 
+/// While a limit is reached, the log says so this often.
+const LIMIT_LOGGED_EVERY: Duration = Duration::from_secs(10);
+
 /// See the module.
 pub(super) struct Context {
     pub(super) plan: Arc<Plan>,
     pub(super) agent: agent::Handle,
     pub(super) metrics: ProxyMetrics,
     pub(super) pool: Rc<Pool>,
-    pub(super) endpoints: Endpoints,
     pub(super) rng: RefCell<Rng>,
-    connections: Cell<usize>,
+    pub(super) reports: Rc<Reports>,
+    /// In the order of the routes.
+    upstreams: Vec<Upstream>,
+    limit_logged: Cell<Option<Instant>>,
+}
+
+/// What this worker keeps of one upstream.
+pub(super) struct Upstream {
+    pub(super) endpoints: Endpoints,
+    pub(super) retries: RefCell<Budget>,
 }
 
 impl Context {
     pub(super) fn new(plan: Arc<Plan>, agent: agent::Handle, metrics: ProxyMetrics) -> Self {
+        let upstream = |_: &Route| Upstream {
+            endpoints: Endpoints::default(),
+            retries: RefCell::new(Budget::new(Instant::now())),
+        };
         Self {
+            upstreams: plan.routes.iter().map(upstream).collect(),
             plan,
+            reports: Rc::new(Reports::new(agent.edges.clone())),
             agent,
             metrics,
             pool: Rc::new(Pool::default()),
-            endpoints: Endpoints::default(),
             rng: RefCell::new(Rng::new()),
-            connections: Cell::new(0),
+            limit_logged: Cell::new(None),
         }
+    }
+
+    pub(super) fn upstream(&self, route: &Route) -> &Upstream {
+        &self.upstreams[route.index]
+    }
+
+    /// Forgets the endpoints that have left.
+    pub(super) fn forget_endpoints(&self, snapshot: &Snapshot) {
+        for (route, upstream) in self.plan.routes.iter().zip(&self.upstreams) {
+            let view = snapshot.services.get(&route.destination);
+            let is_known = |id: &_| view.is_some_and(|view| view.endpoints.contains_key(id));
+            upstream.endpoints.retain(is_known);
+            route.outliers.retain(is_known);
+            self.show_ejected(route);
+        }
+    }
+
+    /// Brings the metric of endpoints that are out up to date.
+    pub(super) fn show_ejected(&self, route: &Route) {
+        let now = Instant::now();
+        let same = self.plan.routes.iter().filter(|other| other.destination == route.destination);
+        let count = same.map(|route| route.outliers.ejected(now)).sum();
+        self.metrics.endpoints(route.destination.as_str(), "ejected", count);
     }
 
     /// The configuration now.
@@ -69,25 +112,31 @@ impl Context {
         identity.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// Room for one more connection, or `None` at the limit.
-    pub(super) fn admit(self: &Rc<Self>) -> Option<Admission> {
-        if self.connections.get() >= limits::CONNECTIONS {
-            return None;
+    /// A place for one more connection of the application, or `None` at a limit, which is counted.
+    pub(super) fn admit(&self) -> Option<Place> {
+        self.admitted(self.plan.admission.connection())
+    }
+
+    /// What was asked of the admission; a refusal is counted.
+    pub(super) fn admitted(&self, place: Result<Place, Limit>) -> Option<Place> {
+        place.inspect_err(|limit| self.limit_reached(limit)).ok()
+    }
+
+    /// Counts a limit that was reached, and says so now and then.
+    pub(super) fn limit_reached(&self, limit: Limit) {
+        self.metrics.limit_reached(limit);
+        let now = Instant::now();
+        let logged = self.limit_logged.get();
+        if logged.is_none_or(|at| now.saturating_duration_since(at) >= LIMIT_LOGGED_EVERY) {
+            self.limit_logged.set(Some(now));
+            tracing::warn!(
+                limit,
+                "a limit is reached: refusing what is beyond it; docs/limits.md says more"
+            );
         }
-        self.connections.set(self.connections.get() + 1);
-        Some(Admission(Rc::clone(self)))
     }
 
     pub(super) fn local_dial_limit(&self) -> Duration {
         self.plan.app.connect_timeout
-    }
-}
-
-/// A connection's place under the limit.
-pub(super) struct Admission(Rc<Context>);
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get().saturating_sub(1));
     }
 }

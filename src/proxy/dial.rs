@@ -1,29 +1,35 @@
 //! From an application's connection to an open stream: choose an endpoint, get a lane, ask, and go
 //! elsewhere when it is certain that no application saw a byte.
+//!
+//! The application's first bytes go ahead of the verdict only to an endpoint that answers: a stream
+//! whose bytes went ahead stays where it is, whatever happens. `outbound` calls it.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
 
-use super::balance;
+use super::balance::{self, Candidate};
 use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
-use super::endpoint::{InFlight, Stats};
-use super::settings::Route;
-use crate::model::{Endpoint, EndpointId, Reason};
+use super::endpoint::{InFlight, Stats, Waiting};
+use super::outlier::may_be_out;
+use super::passive;
+use super::route::{InCircuit, Route};
+use crate::model::{Endpoint, EndpointId, Reason, ServiceView};
 use crate::net::{limits, socket};
 use crate::tunnel::handshake::{self, HandshakeError};
 use crate::tunnel::pool::Key;
-use crate::tunnel::{Driver, End, Stream, Verdict};
+use crate::tunnel::{Driver, End, Lane, Stream, Verdict};
 
-/// An open stream and its place in the endpoint's load.
+/// An open stream and its places in the load of its endpoint and upstream.
 pub(super) struct Opened {
     pub(super) stream: Stream,
-    pub(super) _in_flight: InFlight,
+    _in_flight: InFlight,
+    _circuit: InCircuit,
 }
 
 /// One application connection on its way to an endpoint.
@@ -37,17 +43,26 @@ pub(super) struct Dialler<'a> {
     failed: BTreeSet<EndpointId>,
 }
 
-/// What one attempt came to.
-enum Attempt {
-    Opened(Opened),
-    /// No application saw a byte. `elsewhere` says that the same endpoint is no use.
-    TryAgain {
-        end: End,
-        elsewhere: bool,
-    },
+/// Why an attempt came to nothing.
+enum Failure {
+    /// No application saw a byte.
+    TryAgain { end: End, at: Next },
+    /// An application may have, or it would be the same everywhere.
     Final(End),
 }
 
+/// Where a stream may go next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// To the same endpoint, too: there is nothing wrong with it.
+    Anywhere,
+    /// Not there again, which is nobody's fault.
+    Elsewhere,
+    /// Not there again, on the retry budget.
+    ElsewhereOnBudget,
+}
+
+#[derive(Clone)]
 struct Choice {
     endpoint: Arc<Endpoint>,
     stats: Rc<Stats>,
@@ -60,27 +75,50 @@ impl<'a> Dialler<'a> {
 
     /// Tries endpoints until one takes the stream, or says why none did.
     pub(super) async fn open(mut self, record: &mut Connection) -> Result<Opened, End> {
-        let mut last: Option<End> = None;
+        let mut circuit = self.upstream.enter().map_err(|limit| {
+            self.ctx.limit_reached(limit);
+            let name = &self.upstream.destination;
+            End::new(Reason::Overloaded, format!("upstream {name} has reached its `{limit}`"))
+        })?;
+        self.ctx.upstream(self.upstream).retries.borrow_mut().connection(now());
+        let (stream, in_flight) = self.open_somewhere(record).await?;
+        circuit.opened();
+        Ok(Opened { stream, _in_flight: in_flight, _circuit: circuit })
+    }
+
+    async fn open_somewhere(&mut self, record: &mut Connection) -> Result<(Stream, InFlight), End> {
+        let mut last: Option<(End, Next)> = None;
         for attempt in 1..=limits::DIAL_ATTEMPTS {
-            let choice = match self.choose() {
-                Ok(choice) => choice,
+            let choice = match (self.choose(), last) {
+                (Ok(_), Some((end, Next::ElsewhereOnBudget))) if !self.may_retry() => return Err(end),
+                (Ok(choice), _) => choice,
                 // What the last endpoint said explains more than that there is no further one.
-                Err(none) => return Err(last.unwrap_or(none)),
+                (Err(_), Some((end, _))) => return Err(end),
+                (Err(none), None) => return Err(none),
             };
             record.access().attempts = attempt;
             record.access().endpoint = Some(choice.endpoint.id.clone());
             match self.attempt(&choice, record).await {
-                Attempt::Opened(opened) => return Ok(opened),
-                Attempt::Final(end) => return Err(end),
-                Attempt::TryAgain { end, elsewhere } => {
-                    if elsewhere {
+                Ok(opened) => return Ok(opened),
+                Err(Failure::Final(end)) => return Err(end),
+                Err(Failure::TryAgain { end, at }) => {
+                    if at != Next::Anywhere {
                         self.failed.insert(choice.endpoint.id.clone());
                     }
-                    last = Some(end);
+                    last = Some((end, at));
                 }
             }
         }
-        Err(last.unwrap_or_else(|| End::new(Reason::NoHealthyEndpoint, "no attempt was possible")))
+        let none = || End::new(Reason::NoHealthyEndpoint, "no attempt was possible");
+        Err(last.map_or_else(none, |(end, _)| end))
+    }
+
+    fn may_retry(&self) -> bool {
+        let fits = self.ctx.upstream(self.upstream).retries.borrow_mut().retry(now());
+        if !fits {
+            self.ctx.limit_reached("retry_budget");
+        }
+        fits
     }
 
     fn choose(&self) -> Result<Choice, End> {
@@ -90,173 +128,267 @@ impl<'a> Dialler<'a> {
             snapshot.services.get(name).filter(|view| view.exists).ok_or_else(|| {
                 End::new(Reason::NoService, format!("no service {name} is registered"))
             })?;
-        let now = Instant::now();
-        let (mut choices, mut candidates) = (Vec::new(), Vec::new());
-        for (id, state) in &view.endpoints {
-            if state.weight() > 0 && !self.failed.contains(id) {
-                let stats = self.ctx.endpoints.get(id);
-                candidates.push(stats.candidate(state.weight(), now));
-                choices.push(Choice { endpoint: state.endpoint.clone(), stats });
-            }
-        }
-        match balance::choose(&candidates, &mut self.ctx.rng.borrow_mut()) {
+        let (mut choices, candidates) = self.candidates(view);
+        match balance::choose(&candidates, self.upstream.panic, &mut self.ctx.rng.borrow_mut()) {
             Some(index) => Ok(choices.swap_remove(index)),
-            None => Err(End::new(
-                Reason::NoHealthyEndpoint,
-                format!("none of the {} endpoints of {name} is healthy", view.endpoints.len()),
-            )),
-        }
-    }
-
-    async fn attempt(&mut self, choice: &Choice, record: &mut Connection) -> Attempt {
-        let started = Instant::now();
-        let in_flight = InFlight::new(&choice.stats);
-        let stream = match self.lane_stream(choice, record).await {
-            Ok(Some(stream)) => stream,
-            // The lane closed between being chosen and being used: the next try opens a new one.
-            Ok(None) => return again(End::new(Reason::PeerReset, "the connection was closing"), false),
-            Err(end) => {
-                self.count_failure(choice);
-                return again(end, true);
-            }
-        };
-        if !self.early.is_empty() {
-            stream.send_early(&self.early);
-        }
-        let verdict = match self.verdict(&stream).await {
-            Ok(verdict) => verdict,
-            Err(end) => {
-                if end.reason == Reason::ConnectTimeout {
-                    self.count_failure(choice);
-                }
-                stream.reset(end.reason, &end.detail);
-                return Attempt::Final(end);
-            }
-        };
-        match verdict {
-            Verdict::Opened => {
-                choice.stats.succeeded(Instant::now(), started.elapsed());
-                Attempt::Opened(Opened { stream, _in_flight: in_flight })
-            }
-            // Every endpoint of the service applies the same intentions.
-            Verdict::Refused { reason: Reason::Denied, detail } => {
-                Attempt::Final(End::new(Reason::Denied, detail))
-            }
-            Verdict::Refused { reason, detail } => {
-                self.count_failure(choice);
-                again(End::new(reason, detail), true)
-            }
-            Verdict::Lost { reason, detail, untouched } => {
-                let end = End::new(reason, detail);
-                if untouched {
-                    return again(end, false);
-                }
-                self.count_failure(choice);
-                // Without a byte sent, no application can have seen one.
-                if self.early.is_empty() { again(end, true) } else { Attempt::Final(end) }
+            None => {
+                let out = candidates.iter().filter(|c| c.ejected_until.is_some()).count();
+                let all = view.endpoints.len();
+                let detail = format!("none of the {all} endpoints of {name} is healthy, {out} ejected");
+                Err(End::new(Reason::NoHealthyEndpoint, detail))
             }
         }
     }
 
-    /// A stream on a lane to the endpoint, new or kept.
-    async fn lane_stream(
-        &self,
+    fn candidates(&self, view: &ServiceView) -> (Vec<Choice>, Vec<Candidate>) {
+        let (now, outliers) = (now(), &self.upstream.outliers);
+        let endpoints = &self.ctx.upstream(self.upstream).endpoints;
+        let (mut choices, mut candidates) = (Vec::new(), Vec::new());
+        let (mut healthy, mut out) = (0, 0);
+        for (id, state) in &view.endpoints {
+            let stats = endpoints.get(id, || outliers.health(id));
+            let candidate = stats.candidate(state.weight(), self.failed.contains(id), now);
+            healthy += usize::from(candidate.weight > 0);
+            out += usize::from(candidate.weight > 0 && candidate.ejected_until.is_some());
+            candidates.push(candidate);
+            choices.push(Choice { endpoint: state.endpoint.clone(), stats });
+        }
+        let most = may_be_out(healthy, &outliers.policy);
+        if out > most {
+            balance::take_back(&mut candidates, most);
+        }
+        (choices, candidates)
+    }
+
+    /// Whether the stream could go to an endpoint that is well.
+    fn has_alternative(&self, to: &Choice) -> bool {
+        let snapshot = self.ctx.snapshot();
+        let Some(view) = snapshot.services.get(&self.upstream.destination) else { return false };
+        let (choices, candidates) = self.candidates(view);
+        let is_well = |(choice, candidate): (&Choice, &Candidate)| {
+            choice.endpoint.id != to.endpoint.id && candidate.is_well()
+        };
+        choices.iter().zip(&candidates).any(is_well)
+    }
+
+    async fn attempt(
+        &mut self,
         choice: &Choice,
         record: &mut Connection,
-    ) -> Result<Option<Stream>, End> {
-        let endpoint = &choice.endpoint;
+    ) -> Result<(Stream, InFlight), Failure> {
+        let started = Instant::now();
+        let in_flight = InFlight::new(&choice.stats);
+        let _waiting = Waiting::new(&choice.stats, started.into_std());
+        let lane = self.lane_in_time(choice, started, record).await?;
+        record.access().destination_id = Some(lane.peer().clone());
+        let Some(stream) = lane.open(&self.upstream.destination, 0) else {
+            // The lane closed between being chosen and being used: the next try opens a new one.
+            return again(End::new(Reason::PeerReset, "the connection was closing"), Next::Anywhere);
+        };
+        let (verdict, sent) = self.verdict(&stream, choice).await;
+        match verdict {
+            Ok(Verdict::Opened) => {
+                choice.stats.heard(now());
+                stream.send_early(&self.early[sent..]);
+                let id = &choice.endpoint.id;
+                passive::succeeded(self.ctx, self.upstream.index, id, &choice.stats, started.elapsed());
+                Ok((stream, in_flight))
+            }
+            Ok(Verdict::Refused { reason, detail }) => {
+                choice.stats.heard(now());
+                let end = End::new(reason, detail);
+                if reason == Reason::Denied {
+                    return Err(Failure::Final(end)); // every endpoint applies the same intentions
+                }
+                self.blame(choice);
+                again(end, Next::ElsewhereOnBudget)
+            }
+            Ok(Verdict::Lost { reason, detail, untouched: true }) => {
+                again(End::new(reason, detail), Next::Anywhere)
+            }
+            Ok(Verdict::Lost { reason, detail, untouched: false }) => {
+                self.blame(choice);
+                Err(given_up(End::new(reason, detail), sent))
+            }
+            Err(Silence::AppGone(end)) => {
+                stream.reset(end.reason, &end.detail);
+                Err(Failure::Final(end))
+            }
+            Err(Silence::Peer) => Err(self.unanswered(stream, started, sent, choice)),
+        }
+    }
+
+    /// The peer has not answered, and this stream waits no longer.
+    fn unanswered(&self, stream: Stream, asked: Instant, sent: usize, choice: &Choice) -> Failure {
+        let detail = match sent {
+            0 => "the peer did not answer in time".to_owned(),
+            _ => format!("the peer did not answer in time, and {sent} bytes are on their way to it"),
+        };
+        let end = End::new(Reason::ConnectTimeout, detail);
+        if !choice.stats.has_spoken_since(asked.into_std()) {
+            stream.lane().retire(end.reason); // nobody else shall wait there
+        }
+        self.strike(choice);
+        stream.reset(end.reason, &end.detail);
+        given_up(end, sent)
+    }
+
+    /// A lane to the endpoint, new or kept. The dial of a new one goes on for others when this stream
+    /// has no more patience and goes elsewhere.
+    async fn lane_in_time(
+        &self,
+        choice: &Choice,
+        started: Instant,
+        record: &mut Connection,
+    ) -> Result<Lane, Failure> {
+        let lane = self.lane(choice, record);
+        tokio::pin!(lane);
+        tokio::select! {
+            biased;
+            lane = &mut lane => return lane,
+            () = sleep_until(started + self.patience()) => {}
+        }
+        if self.has_alternative(choice) {
+            self.strike(choice);
+            let detail = "no connection to the peer in time";
+            return again(End::new(Reason::ConnectTimeout, detail), Next::ElsewhereOnBudget);
+        }
+        lane.await
+    }
+
+    async fn lane(&self, choice: &Choice, record: &mut Connection) -> Result<Lane, Failure> {
+        let (endpoint, limit) = (&choice.endpoint, self.upstream.connect_timeout);
         let name = self.upstream.destination.clone();
-        let address = socket::resolve(&endpoint.host, endpoint.port, self.upstream.connect_timeout)
-            .await
-            .map_err(|error| {
-                End::new(Reason::ConnectRefused, format!("cannot resolve {}: {error}", endpoint.host))
-            })?;
+        let unresolved = |error| {
+            self.blame(choice);
+            let detail = format!("cannot resolve {}: {error}", endpoint.host);
+            let end = End::new(Reason::ConnectRefused, detail);
+            Failure::TryAgain { end, at: Next::ElsewhereOnBudget }
+        };
+        let address = socket::resolve(&endpoint.host, endpoint.port, limit).await.map_err(unresolved)?;
         record.access().endpoint_address = Some(address);
-        let identity = self
-            .ctx
-            .identity()
-            .ok_or_else(|| End::new(Reason::ConfigStale, "this sidecar has no certificate yet"))?;
+        if self.ctx.plan.leads_back(address) {
+            let id = &endpoint.id;
+            let detail = format!("endpoint {id} at {address} is this sidecar itself: a loop");
+            return again(End::new(Reason::NoHealthyEndpoint, detail), Next::Elsewhere);
+        }
+        let stale = |reason, detail: String| Failure::Final(End::new(reason, detail));
+        let identity = self.ctx.identity().ok_or_else(|| {
+            stale(Reason::ConfigStale, "this sidecar has no certificate yet".to_owned())
+        })?;
         let config = identity
             .client_config(&name)
-            .map_err(|error| End::new(Reason::IdentityMismatch, error.to_string()))?;
-        let key = Key { service: name.clone(), address, generation: identity.generation() };
-        let (limit, not_after) = (self.upstream.connect_timeout, identity.not_after());
-        let metrics = self.ctx.metrics.clone();
+            .map_err(|error| stale(Reason::IdentityMismatch, error.to_string()))?;
+        let key = Key { service: name, address, generation: identity.generation() };
+        let not_after = identity.not_after();
         let dial = || {
-            let (config, metrics) = (Arc::clone(&config), metrics.clone());
+            let (ctx, config, choice) = (Rc::clone(self.ctx), Arc::clone(&config), choice.clone());
+            let index = self.upstream.index;
             async move {
+                let place = ctx.plan.admission.lane();
                 let established = handshake::connect(address, config, limit).await;
                 let result = established.as_ref().err().map_or(Reason::Ok, HandshakeError::reason);
                 // Without a connection there was no handshake.
                 if result != Reason::ConnectRefused {
-                    metrics.tls_handshake(OUTBOUND, result);
+                    ctx.metrics.tls_handshake(OUTBOUND, result);
+                }
+                // One dial counts once, however many streams wait for it.
+                match &established {
+                    Ok(_) => choice.stats.heard(now()),
+                    Err(_) => passive::failed(&ctx, index, &choice.endpoint.id, &choice.stats),
                 }
                 let established = established?;
                 let expires = not_after.min(established.expires);
                 let (lane, driver) = Driver::new(established, expires, None);
-                Ok::<_, HandshakeError>((lane, driver.holding(metrics.lane(OUTBOUND))))
+                Ok::<_, HandshakeError>((lane, driver.holding((ctx.metrics.lane(OUTBOUND), place))))
             }
         };
-        let lane = self
-            .ctx
-            .pool
-            .lane(&key, dial)
-            .await
-            .map_err(|error| End::new(error.reason(), error.to_string()))?;
-        record.access().destination_id = Some(lane.peer().clone());
-        Ok(lane.open(&name, 0))
+        self.ctx.pool.lane(&key, dial).await.map_err(|error| {
+            let end = End::new(error.reason(), error.to_string());
+            Failure::TryAgain { end, at: Next::ElsewhereOnBudget }
+        })
     }
 
-    /// Waits for the verdict and passes the application's first bytes on meanwhile.
-    async fn verdict(&mut self, stream: &Stream) -> Result<Verdict, End> {
-        let limit = tokio::time::sleep(limits::VERDICT);
-        tokio::pin!(limit);
+    /// Waits for the verdict and passes the application's first bytes on meanwhile, if the endpoint is
+    /// trusted. Says how many of them have gone.
+    async fn verdict(&mut self, stream: &Stream, choice: &Choice) -> (Result<Verdict, Silence>, usize) {
+        let asked = Instant::now();
+        let (mut sent, mut limit) = (0, self.patience());
         loop {
+            if self.early.len() > sent && (sent > 0 || choice.stats.is_trusted(now())) {
+                stream.send_early(&self.early[sent..]);
+                sent = self.early.len();
+                limit = self.upstream.connect_timeout;
+            }
             let room = limits::EARLY_BYTES - self.early.len();
             tokio::select! {
                 biased;
-                verdict = stream.verdict() => return Ok(verdict),
+                verdict = stream.verdict() => return (Ok(verdict), sent),
                 ready = self.app.readable(), if room > 0 && !self.early_ended => {
-                    ready.map_err(app_gone)?;
-                    self.read_early(stream, room)?;
+                    if let Err(error) = ready.and_then(|()| self.read_early(room)) {
+                        return (Err(Silence::AppGone(app_gone(&error))), sent);
+                    }
                 }
-                () = &mut limit => {
-                    let detail = "the peer did not answer in time";
-                    return Err(End::new(Reason::ConnectTimeout, detail));
+                () = sleep_until(asked + limit) => {
+                    if limit >= self.upstream.connect_timeout || self.has_alternative(choice) {
+                        return (Err(Silence::Peer), sent);
+                    }
+                    limit = self.upstream.connect_timeout;
                 }
             }
         }
     }
 
-    fn read_early(&mut self, stream: &Stream, room: usize) -> Result<(), End> {
+    fn read_early(&mut self, room: usize) -> io::Result<()> {
         let held = self.early.len();
         self.early.resize(held + room, 0);
         let read = self.app.try_read(&mut self.early[held..]);
         self.early.truncate(held + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(0) => self.early_ended = true, // the pump sees it again and passes it on
-            Ok(_) => stream.send_early(&self.early[held..]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(app_gone(error)),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Ok(_) | Err(_) => {}
         }
         Ok(())
     }
 
-    fn count_failure(&self, choice: &Choice) {
-        let mut rng = self.ctx.rng.borrow_mut();
-        if let Some(ejection) = choice.stats.failed(Instant::now(), &mut rng) {
-            let (service, endpoint) = (&self.upstream.destination, &choice.endpoint.id);
-            let for_ms = ejection.as_millis();
-            self.ctx.metrics.ejected(service.as_str());
-            tracing::warn!(%service, %endpoint, for_ms, "endpoint ejected after repeated failures");
+    /// How long a stream that could go elsewhere waits.
+    fn patience(&self) -> std::time::Duration {
+        limits::PATIENCE.min(self.upstream.connect_timeout)
+    }
+
+    /// The endpoint failed.
+    fn blame(&self, choice: &Choice) {
+        passive::failed(self.ctx, self.upstream.index, &choice.endpoint.id, &choice.stats);
+    }
+
+    /// The endpoint is silent, which counts once, however many streams notice.
+    fn strike(&self, choice: &Choice) {
+        if choice.stats.strike(now(), limits::PATIENCE) {
+            self.blame(choice);
         }
     }
 }
 
-const fn again(end: End, elsewhere: bool) -> Attempt {
-    Attempt::TryAgain { end, elsewhere }
+/// Why there is no verdict.
+enum Silence {
+    AppGone(End),
+    Peer,
 }
 
-fn app_gone(error: io::Error) -> End {
+const fn again<T>(end: End, at: Next) -> Result<T, Failure> {
+    Err(Failure::TryAgain { end, at })
+}
+
+/// Without a byte sent, no application can have seen one.
+const fn given_up(end: End, sent: usize) -> Failure {
+    if sent == 0 { Failure::TryAgain { end, at: Next::ElsewhereOnBudget } } else { Failure::Final(end) }
+}
+
+fn app_gone(error: &io::Error) -> End {
     End::new(Reason::AppReset, format!("the application went away before it was connected: {error}"))
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }

@@ -1,60 +1,70 @@
-//! What a worker has learnt about each endpoint: streams in flight, dial time, failures, ejection.
+//! What a worker has learnt about the endpoints of an upstream: streams in flight, dial time, and
+//! whether they answer. What all workers know of their failures is in `outlier`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::balance::Candidate;
+use super::outlier::Health;
 use crate::model::EndpointId;
-use crate::net::rng::Rng;
 
-/// Failures in a row that eject an endpoint.
-const EJECT_AFTER: u32 = 3;
-const FIRST_EJECTION: Duration = Duration::from_secs(1);
-const LONGEST_EJECTION: Duration = Duration::from_secs(30);
 /// Weight of a new dial time in the smoothed one.
 const SMOOTHING: f64 = 0.2;
 /// An endpoint that is not chosen is not measured either: what is known of it fades, or one slow moment
-/// or one failure would keep it idle for as long as the others do well.
+/// would keep it idle for as long as the others do well.
 const DIAL_HALF_LIFE: Duration = Duration::from_secs(5);
-/// Time without a further failure that makes up for one.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
 /// Assumed of an endpoint that was never dialled.
 const UNKNOWN_DIAL_S: f64 = 0.001;
+/// An endpoint is quiet when it has answered nobody for this long and a few of its usual dial times.
+/// Nothing is lost when it was only slow: its streams wait for the verdict with their first bytes.
+const QUIET_AFTER: Duration = Duration::from_millis(25);
+const QUIET_DIALS: f64 = 4.0;
+/// First bytes go ahead of the verdict only to an endpoint that has answered in this time.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// One endpoint's record. Shared by all connections of the worker.
 #[derive(Debug)]
 pub(super) struct Stats {
+    pub(super) health: Arc<Health>,
     in_flight: Cell<u32>,
     dial_s: Cell<f64>,
     measured: Cell<Option<Instant>>,
-    failed: Cell<Option<Instant>>,
-    consecutive_failures: Cell<u32>,
-    ejected_until: Cell<Option<Instant>>,
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        Self {
-            in_flight: Cell::new(0),
-            dial_s: Cell::new(UNKNOWN_DIAL_S),
-            measured: Cell::new(None),
-            failed: Cell::new(None),
-            consecutive_failures: Cell::new(0),
-            ejected_until: Cell::new(None),
-        }
-    }
+    /// Attempts that wait for an answer.
+    waiting: Cell<u32>,
+    /// Since when it has left all of them without one.
+    quiet_since: Cell<Option<Instant>>,
+    heard: Cell<Option<Instant>>,
+    /// When its silence was last counted as a failure.
+    struck: Cell<Option<Instant>>,
 }
 
 impl Stats {
-    pub(super) fn candidate(&self, weight: u32, now: Instant) -> Candidate {
+    pub(super) fn new(health: Arc<Health>) -> Self {
+        Self {
+            health,
+            in_flight: Cell::new(0),
+            dial_s: Cell::new(UNKNOWN_DIAL_S),
+            measured: Cell::new(None),
+            waiting: Cell::new(0),
+            quiet_since: Cell::new(None),
+            heard: Cell::new(None),
+            struck: Cell::new(None),
+        }
+    }
+
+    pub(super) fn candidate(&self, weight: u32, tried: bool, now: Instant) -> Candidate {
+        let record = self.health.record();
         Candidate {
             weight,
             in_flight: self.in_flight.get(),
             dial_s: self.faded_dial_s(now),
-            consecutive_failures: self.unforgiven(now),
-            ejected: self.ejected_until.get().is_some_and(|until| now < until),
+            consecutive_failures: record.as_ref().map_or(0, |record| record.unforgiven(now)),
+            quiet: self.is_quiet(now),
+            ejected_until: record.and_then(|record| record.ejected_until(now)),
+            tried,
         }
     }
 
@@ -63,33 +73,43 @@ impl Stats {
         self.dial_s.get() * (-age.as_secs_f64() / DIAL_HALF_LIFE.as_secs_f64()).exp2()
     }
 
-    /// Failures in a row that still count against it; an ejection is no time of good conduct.
-    fn unforgiven(&self, now: Instant) -> u32 {
-        let since = self.failed.get().max(self.ejected_until.get());
-        let good = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        let forgiven = u32::try_from(good.as_secs() / FORGIVEN_AFTER.as_secs()).unwrap_or(u32::MAX);
-        self.consecutive_failures.get().saturating_sub(forgiven)
+    fn is_quiet(&self, now: Instant) -> bool {
+        let Some(since) = self.quiet_since.get() else { return false };
+        let usual = Duration::from_secs_f64(self.dial_s.get() * QUIET_DIALS);
+        now.saturating_duration_since(since) > QUIET_AFTER + usual
     }
 
-    pub(super) fn succeeded(&self, now: Instant, took: Duration) {
+    /// Whether first bytes may go ahead of the verdict: it answers, and nothing failed lately. Bytes
+    /// that went ahead tie a stream to its endpoint.
+    pub(super) fn is_trusted(&self, now: Instant) -> bool {
+        let heard = self.heard.get().is_some_and(|at| now.saturating_duration_since(at) < TRUSTED_FOR);
+        let failed = || self.health.record().is_some_and(|record| record.unforgiven(now) > 0);
+        heard && !self.is_quiet(now) && !failed()
+    }
+
+    /// It said something.
+    pub(super) fn heard(&self, now: Instant) {
+        self.heard.set(Some(now));
+        self.quiet_since.set((self.waiting.get() > 0).then_some(now));
+    }
+
+    pub(super) fn has_spoken_since(&self, time: Instant) -> bool {
+        self.heard.get().is_some_and(|at| at > time)
+    }
+
+    pub(super) fn measured(&self, now: Instant, took: Duration) {
         let smoothed = self.faded_dial_s(now).mul_add(1.0 - SMOOTHING, took.as_secs_f64() * SMOOTHING);
         self.dial_s.set(smoothed);
         self.measured.set(Some(now));
-        self.consecutive_failures.set(0);
-        self.ejected_until.set(None);
     }
 
-    /// Counts a failure; returns for how long the endpoint was ejected by it, if it was.
-    pub(super) fn failed(&self, now: Instant, rng: &mut Rng) -> Option<Duration> {
-        let failures = self.consecutive_failures.get().saturating_add(1);
-        self.consecutive_failures.set(failures);
-        self.failed.set(Some(now));
-        let beyond = failures.checked_sub(EJECT_AFTER)?;
-        let longest = FIRST_EJECTION.saturating_mul(1 << beyond.min(10)).min(LONGEST_EJECTION);
-        // Between half and all of it, so that workers and sidecars do not return together.
-        let ejection = longest.mul_f64(rng.fraction().mul_add(0.5, 0.5));
-        self.ejected_until.set(Some(now + ejection));
-        Some(ejection)
+    /// Whether its silence counts as one more failure: many streams may notice the same one.
+    pub(super) fn strike(&self, now: Instant, every: Duration) -> bool {
+        let counts = self.struck.get().is_none_or(|at| now.saturating_duration_since(at) >= every);
+        if counts {
+            self.struck.set(Some(now));
+        }
+        counts
     }
 }
 
@@ -109,41 +129,61 @@ impl Drop for InFlight {
     }
 }
 
-/// All endpoints a worker knows.
+/// An attempt that waits for an answer, for as long as it lives.
+pub(super) struct Waiting(Rc<Stats>);
+
+impl Waiting {
+    pub(super) fn new(stats: &Rc<Stats>, now: Instant) -> Self {
+        if stats.waiting.get() == 0 {
+            stats.quiet_since.set(Some(now));
+        }
+        stats.waiting.set(stats.waiting.get().saturating_add(1));
+        Self(Rc::clone(stats))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let left = self.0.waiting.get().saturating_sub(1);
+        self.0.waiting.set(left);
+        if left == 0 {
+            self.0.quiet_since.set(None);
+        }
+    }
+}
+
+/// The endpoints of one upstream.
 #[derive(Default)]
 pub(super) struct Endpoints(RefCell<HashMap<EndpointId, Rc<Stats>>>);
 
 impl Endpoints {
-    pub(super) fn get(&self, id: &EndpointId) -> Rc<Stats> {
-        Rc::clone(self.0.borrow_mut().entry(id.clone()).or_default())
+    /// The record of an endpoint; `health` is asked for that of all workers when there is none yet.
+    pub(super) fn get(&self, id: &EndpointId, health: impl FnOnce() -> Arc<Health>) -> Rc<Stats> {
+        let mut known = self.0.borrow_mut();
+        if let Some(stats) = known.get(id) {
+            return Rc::clone(stats);
+        }
+        let stats = Rc::new(Stats::new(health()));
+        known.insert(id.clone(), Rc::clone(&stats));
+        stats
     }
 
-    /// Forgets endpoints that have left and carry nothing any more.
+    /// Forgets endpoints that have left: one that comes back under the same id is another one.
     pub(super) fn retain(&self, known: impl Fn(&EndpointId) -> bool) {
-        self.0.borrow_mut().retain(|id, stats| known(id) || Rc::strong_count(stats) > 1);
+        self.0.borrow_mut().retain(|id, _| known(id));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EjectionPolicy;
+    use crate::net::rng::Rng;
     use crate::proxy::balance;
+    use crate::proxy::outlier::Outliers;
 
-    #[test]
-    fn failures_eject_and_a_success_returns() {
-        let (stats, now, mut rng) = (Stats::default(), Instant::now(), Rng::from_seed(1));
-        assert_eq!(stats.failed(now, &mut rng), None);
-        assert_eq!(stats.failed(now, &mut rng), None);
-        let ejection = stats.failed(now, &mut rng).unwrap();
-        assert!((FIRST_EJECTION / 2..=FIRST_EJECTION).contains(&ejection));
-        assert!(stats.candidate(1, now).ejected);
-        assert!(!stats.candidate(1, now + FIRST_EJECTION).ejected, "it comes back by itself");
-        stats.succeeded(now, Duration::from_millis(2));
-        assert!(!stats.candidate(1, now).ejected);
-        for _ in 0..50 {
-            stats.failed(now, &mut rng);
-        }
-        assert!(!stats.candidate(1, now + LONGEST_EJECTION).ejected, "the ejection is bounded");
+    fn stats() -> Stats {
+        Stats::new(Arc::default())
     }
 
     /// 10 connections a second, one after another, for `time`; how many each endpoint took.
@@ -152,9 +192,9 @@ mod tests {
         let mut now = start;
         while now < start + time {
             now += Duration::from_millis(100);
-            let candidates = [stats[0].candidate(1, now), stats[1].candidate(1, now)];
-            let chosen = balance::choose(&candidates, &mut rng).unwrap();
-            stats[chosen].succeeded(now, Duration::from_micros(400 + 50 * chosen as u64));
+            let candidates = [stats[0].candidate(1, false, now), stats[1].candidate(1, false, now)];
+            let chosen = balance::choose(&candidates, false, &mut rng).unwrap();
+            stats[chosen].measured(now, Duration::from_micros(400 + 50 * chosen as u64));
             taken[chosen] += 1;
         }
         taken
@@ -162,16 +202,17 @@ mod tests {
 
     #[test]
     fn one_failure_is_no_sentence_for_life() {
-        let (stats, start) = ([Stats::default(), Stats::default()], Instant::now());
-        stats[1].failed(start, &mut Rng::from_seed(1));
+        let (stats, start) = ([stats(), stats()], Instant::now());
+        let outliers = Outliers::new(EjectionPolicy::default());
+        outliers.failed(&stats[1].health, 2, start, &mut Rng::from_seed(1));
         let taken = light_traffic(&stats, start, Duration::from_secs(10));
         assert!(taken[1] > 20, "{taken:?}");
     }
 
     #[test]
     fn a_slow_moment_is_forgotten() {
-        let (stats, start) = ([Stats::default(), Stats::default()], Instant::now());
-        stats[1].succeeded(start, Duration::from_millis(200));
+        let (stats, start) = ([stats(), stats()], Instant::now());
+        stats[1].measured(start, Duration::from_millis(200));
         let taken = light_traffic(&stats, start, Duration::from_secs(5));
         assert!(taken[1] < 5, "{taken:?}");
         let taken = light_traffic(&stats, start, Duration::from_secs(60));
@@ -180,11 +221,49 @@ mod tests {
 
     #[test]
     fn streams_in_flight_are_counted_while_they_live() {
-        let stats = Rc::new(Stats::default());
+        let stats = Rc::new(stats());
         let one = InFlight::new(&stats);
         let two = InFlight::new(&stats);
-        assert_eq!(stats.candidate(1, Instant::now()).in_flight, 2);
+        assert_eq!(stats.candidate(1, false, Instant::now()).in_flight, 2);
         drop((one, two));
-        assert_eq!(stats.candidate(1, Instant::now()).in_flight, 0);
+        assert_eq!(stats.candidate(1, false, Instant::now()).in_flight, 0);
+    }
+
+    #[test]
+    fn silence_is_noticed_while_somebody_waits() {
+        let (stats, start) = (Rc::new(stats()), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        assert!(!stats.is_trusted(start), "it has not said anything yet");
+        stats.heard(start);
+        assert!(stats.is_trusted(at(900)) && !stats.is_quiet(at(900)), "nobody asked");
+        let first = Waiting::new(&stats, at(100));
+        let second = Waiting::new(&stats, at(120));
+        assert!(!stats.is_quiet(at(125)) && stats.is_quiet(at(140)) && !stats.is_trusted(at(140)));
+        stats.heard(at(150));
+        drop(first);
+        assert!(stats.is_trusted(at(170)) && stats.is_quiet(at(190)), "the other one still waits");
+        drop(second);
+        assert!(!stats.is_quiet(at(500)));
+        assert!(!stats.is_trusted(at(1200)), "that was too long ago");
+    }
+
+    #[test]
+    fn a_slow_endpoint_is_quiet_later() {
+        let (stats, start) = (Rc::new(stats()), Instant::now());
+        for _ in 0..50 {
+            stats.measured(start, Duration::from_millis(100));
+        }
+        let _one = Waiting::new(&stats, start);
+        assert!(!stats.is_quiet(start + Duration::from_millis(350)));
+        assert!(stats.is_quiet(start + Duration::from_millis(450)));
+    }
+
+    #[test]
+    fn one_silence_is_one_failure() {
+        let (stats, start) = (stats(), Instant::now());
+        let every = Duration::from_secs(1);
+        assert!(stats.strike(start, every));
+        assert!(!stats.strike(start + every / 2, every));
+        assert!(stats.strike(start + every, every));
     }
 }

@@ -1,7 +1,7 @@
 //! The side that accepts for its application: verify, authorize each stream, dial the application,
 //! and cut what a change of policy forbids.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -9,10 +9,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::connection::{Connection, INBOUND};
 use super::context::Context;
+use super::lobby::Lobby;
 use crate::model::{Reason, ServiceName, SpiffeId, Verdict};
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
-use crate::net::{limits, socket};
+use crate::net::socket;
 use crate::tunnel::handshake::HandshakeError;
 use crate::tunnel::{Driver, End, Lane, Stream, handshake};
 
@@ -21,18 +22,18 @@ pub(super) struct Inbound {
     ctx: Rc<Context>,
     drain: Watcher,
     lanes: RefCell<Vec<Lane>>,
-    /// TLS connections, unfinished ones included.
-    connections: Cell<usize>,
+    lobby: Lobby,
     turn: handshake::Turn,
 }
 
 /// Accepts peers until the drain begins, then lets them go.
 pub(super) async fn serve(ctx: Rc<Context>, listener: TcpListener, drain: Watcher) {
+    let lobby = Lobby::new(ctx.plan.capacity.handshakes);
     let inbound = Rc::new(Inbound {
         ctx,
         drain,
         lanes: RefCell::new(Vec::new()),
-        connections: Cell::new(0),
+        lobby,
         turn: handshake::Turn::new(1),
     });
     inbound.accept(listener).await;
@@ -41,7 +42,8 @@ pub(super) async fn serve(ctx: Rc<Context>, listener: TcpListener, drain: Watche
 
 impl Inbound {
     async fn accept(self: &Rc<Self>, listener: TcpListener) {
-        let mut acceptor = Acceptor::new(listener);
+        let metrics = self.ctx.metrics.clone();
+        let mut acceptor = Acceptor::new(listener).noticing(move || metrics.limit_reached("accept"));
         let (mut drain, mut identity) = (self.drain.clone(), self.ctx.agent.identity.clone());
         loop {
             let (peer, address) = tokio::select! {
@@ -52,17 +54,30 @@ impl Inbound {
                     continue;
                 }
             };
-            let Some(place) = Place::take(self) else {
+            let Some(place) = self.ctx.admitted(self.ctx.plan.admission.peer(address.ip())) else {
                 socket::reset_on_close(&peer);
-                self.ctx.metrics.limit_reached("inbound_tls");
                 continue;
             };
+            let inbound = Rc::clone(self);
             tokio::task::spawn_local(async move {
-                let inbound = &place.0;
-                if let Some((lane, driver)) = inbound.handshake(peer, address).await {
+                if let Some((lane, driver)) = inbound.prove(peer, address).await {
                     inbound.run(lane, driver).await;
                 }
+                drop(place);
             });
+        }
+    }
+
+    /// A handshake in the lobby.
+    async fn prove(self: &Rc<Self>, peer: TcpStream, address: SocketAddr) -> Option<(Lane, Driver)> {
+        let (guest, crowded) = self.lobby.enter();
+        if crowded {
+            self.ctx.limit_reached("handshakes");
+        }
+        tokio::select! {
+            biased;
+            proved = self.handshake(peer, address) => proved,
+            () = guest.asked_to_leave() => None,
         }
     }
 
@@ -142,6 +157,9 @@ impl Inbound {
         if !verdict.is_allowed() {
             return refuse(stream, denied(&verdict));
         }
+        let Some(_place) = self.ctx.admitted(self.ctx.plan.admission.stream()) else {
+            return refuse(stream, End::new(Reason::Overloaded, "this sidecar carries all it can"));
+        };
         let app = match self.dial_app(record).await {
             Ok(app) => Rc::new(app),
             Err(end) => return refuse(stream, end),
@@ -197,26 +215,12 @@ impl Inbound {
         };
         let address = socket::resolve(&app.host, app.port, limit).await.map_err(refused)?;
         record.access().endpoint_address = Some(address);
+        if self.ctx.plan.leads_back(address) {
+            let detail =
+                format!("the application's address {address} is a port of this sidecar: a loop");
+            return Err(End::new(Reason::AppRefused, detail));
+        }
         socket::connect(address, limit).await.map_err(refused)
-    }
-}
-
-/// A TLS connection's place under the limit.
-struct Place(Rc<Inbound>);
-
-impl Place {
-    fn take(inbound: &Rc<Inbound>) -> Option<Self> {
-        let held = inbound.connections.get();
-        (held < limits::INBOUND_TLS).then(|| {
-            inbound.connections.set(held + 1);
-            Self(Rc::clone(inbound))
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get().saturating_sub(1));
     }
 }
 

@@ -6,13 +6,20 @@
 //! worker as the agent's immutable snapshot. Nothing reaches an application before TLS and
 //! authorization have passed.
 
+mod admission;
 mod balance;
+mod budget;
 mod connection;
 mod context;
 mod dial;
 mod endpoint;
 mod inbound;
+mod lobby;
 mod outbound;
+mod outlier;
+mod passive;
+mod reports;
+mod route;
 mod settings;
 mod worker;
 
@@ -27,6 +34,7 @@ use tokio::sync::{oneshot, watch};
 use crate::agent;
 use crate::net::drain;
 use crate::telemetry::ProxyMetrics;
+use crate::tunnel::flow;
 
 /// What is left after the grace is closed within this time.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -48,6 +56,7 @@ impl Proxy {
         let (inbound, outbound) = (drain::new(), drain::new());
         let (stop, stopped) = watch::channel(false);
         let workers = settings.workers.max(1);
+        flow::bound_growth(settings.capacity.window_growth);
         let (plan, listeners) = settings.split();
         let plan = Arc::new(plan);
         let mut ended = Vec::new();

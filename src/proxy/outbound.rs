@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connection::{Connection, OUTBOUND};
 use super::context::Context;
 use super::dial::{Dialler, Opened};
-use super::settings::Route;
+use super::route::Route;
 use crate::model::Reason;
 use crate::net::accept::Acceptor;
 use crate::net::drain::{Phase, Watcher};
@@ -17,7 +17,8 @@ use crate::tunnel::End;
 
 /// Accepts connections to upstream number `index` until the drain begins.
 pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener, mut drain: Watcher) {
-    let mut acceptor = Acceptor::new(listener);
+    let metrics = ctx.metrics.clone();
+    let mut acceptor = Acceptor::new(listener).noticing(move || metrics.limit_reached("accept"));
     loop {
         let (app, client) = tokio::select! {
             accepted = acceptor.accept() => accepted,
@@ -25,7 +26,6 @@ pub(super) async fn serve(ctx: Rc<Context>, index: usize, listener: TcpListener,
         };
         let Some(admission) = ctx.admit() else {
             socket::reset_on_close(&app);
-            ctx.metrics.limit_reached("connections");
             continue;
         };
         let (ctx, drain) = (Rc::clone(&ctx), drain.clone());
@@ -47,13 +47,17 @@ async fn connection(
 ) {
     let (source, destination) = (&ctx.plan.service, &upstream.destination);
     let mut record = Connection::open(OUTBOUND, source, destination, Some(client), &ctx.metrics);
-    record.report_to(&ctx.agent.edges, source, destination);
+    record.report_to(&ctx.reports);
     socket::face_application(&app);
     let app = Rc::new(app);
-    let opened = tokio::select! {
-        biased;
-        opened = open(ctx, upstream, &app, &mut record) => opened,
-        () = drain.reached(Phase::Closing) => Err(stopped()),
+    let opened = {
+        // Far larger than what carries the connection then, which may live for days.
+        let opening = Box::pin(open(ctx, upstream, &app, &mut record));
+        tokio::select! {
+            biased;
+            opened = opening => opened,
+            () = drain.reached(Phase::Closing) => Err(stopped()),
+        }
     };
     let end = match opened {
         Ok(opened) => carry(opened, &app, &mut record, &mut drain).await,

@@ -1,10 +1,14 @@
 //! What a data plane is told once, at start.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use crate::model::ServiceName;
+use super::admission::Admission;
+use super::route::Route;
+use crate::model::{ServiceName, UpstreamConfig};
+use crate::net::capacity::Capacity;
+use crate::net::socket;
 
 /// Where the sidecar finds its application.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +24,7 @@ pub struct LocalApp {
 pub struct Upstream {
     pub destination: ServiceName,
     pub listener: TcpListener,
-    /// One attempt, TCP and TLS.
-    pub connect_timeout: Duration,
+    pub config: UpstreamConfig,
 }
 
 /// See the module.
@@ -35,6 +38,8 @@ pub struct Settings {
     pub upstreams: Vec<Upstream>,
     /// Threads that carry traffic; at least one.
     pub workers: usize,
+    /// How much they may hold together.
+    pub capacity: Capacity,
 }
 
 /// What connections need of the settings. Without the listening sockets, which belong to whoever
@@ -43,12 +48,22 @@ pub(super) struct Plan {
     pub(super) service: ServiceName,
     pub(super) app: LocalApp,
     pub(super) routes: Vec<Route>,
+    pub(super) capacity: Capacity,
+    pub(super) admission: Admission,
+    /// Where this sidecar listens: dialling there would be a loop.
+    own: Vec<SocketAddr>,
 }
 
-/// An upstream without its socket.
-pub(super) struct Route {
-    pub(super) destination: ServiceName,
-    pub(super) connect_timeout: Duration,
+impl Plan {
+    /// Whether a connection to `address` would come back to this sidecar.
+    pub(super) fn leads_back(&self, address: SocketAddr) -> bool {
+        let is_ours = |own: &SocketAddr| {
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || own.ip().is_unspecified() && socket::is_local(address.ip()))
+        };
+        self.own.iter().any(is_ours)
+    }
 }
 
 /// The listening sockets of one worker; upstreams in the order of the routes.
@@ -59,14 +74,18 @@ pub(super) struct Listeners {
 
 impl Settings {
     pub(super) fn split(self) -> (Plan, Listeners) {
-        let Self { service, app, inbound, upstreams, workers: _ } = self;
-        let (routes, upstreams) = upstreams
-            .into_iter()
-            .map(|Upstream { destination, listener, connect_timeout }| {
-                (Route { destination, connect_timeout }, listener)
-            })
-            .unzip();
-        (Plan { service, app, routes }, Listeners { inbound, upstreams })
+        let Self { service, app, inbound, upstreams, workers: _, capacity } = self;
+        let mut routes = Vec::new();
+        let mut sockets = Vec::new();
+        for Upstream { destination, listener, config } in upstreams {
+            routes.push(Route::new(routes.len(), destination, &config));
+            sockets.push(listener);
+        }
+        // A socket that listens has an address; one that has none can lead nowhere.
+        let own = inbound.iter().chain(&sockets).filter_map(|l| l.local_addr().ok()).collect();
+        let admission = Admission::new(&capacity);
+        let plan = Plan { service, app, routes, capacity, admission, own };
+        (plan, Listeners { inbound, upstreams: sockets })
     }
 }
 
@@ -77,5 +96,38 @@ impl Listeners {
             inbound: self.inbound.as_ref().map(TcpListener::try_clone).transpose()?,
             upstreams: self.upstreams.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(address: &str) -> TcpListener {
+        TcpListener::bind(address).unwrap()
+    }
+
+    #[test]
+    fn ways_that_lead_back_are_known() {
+        let (inbound, upstream) = (listen("0.0.0.0:0"), listen("127.0.0.1:0"));
+        let (inbound_at, upstream_at) = (inbound.local_addr().unwrap(), upstream.local_addr().unwrap());
+        let config = UpstreamConfig::default();
+        let name = ServiceName::new("db").unwrap();
+        let settings = Settings {
+            service: name.clone(),
+            app: LocalApp { host: "127.0.0.1".to_owned(), port: 1, connect_timeout: Duration::ZERO },
+            inbound: Some(inbound),
+            upstreams: vec![Upstream { destination: name, listener: upstream, config }],
+            workers: 1,
+            capacity: Capacity::derive(1024, None),
+        };
+        let (plan, _listeners) = settings.split();
+        let at = |ip: [u8; 4], port| SocketAddr::from((ip, port));
+        assert!(plan.leads_back(upstream_at));
+        assert!(plan.leads_back(at([127, 0, 0, 1], inbound_at.port())), "it listens everywhere");
+        assert!(plan.leads_back(at([127, 9, 9, 9], inbound_at.port())));
+        assert!(!plan.leads_back(at([192, 0, 2, 1], inbound_at.port())), "that is another machine");
+        assert!(!plan.leads_back(at([127, 0, 0, 2], upstream_at.port())), "it listens at one address");
+        assert!(!plan.leads_back(at([127, 0, 0, 1], 1)));
     }
 }

@@ -17,9 +17,10 @@ use crate::agent;
 use crate::model::{Endpoint, Snapshot};
 use crate::net::drain::Watcher;
 use crate::telemetry::ProxyMetrics;
+use crate::tunnel;
 use crate::tunnel::pool::Key;
 
-/// How often a worker forgets what it knew of endpoints that have left.
+/// How often a worker looks for what it can forget, and for buffers that nobody used since.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// What a worker thread is started with.
@@ -56,6 +57,8 @@ async fn serve(parts: Parts) -> io::Result<()> {
         tasks.spawn_local(serve);
     }
     drop(outbound); // the serving tasks hold theirs; the drain waits for them alone
+    let reports = Rc::clone(&ctx.reports);
+    tasks.spawn_local(async move { reports.run().await });
     tasks.spawn_local(keep_house(ctx));
     loop {
         tokio::select! {
@@ -77,7 +80,10 @@ async fn keep_house(ctx: Rc<Context>) {
         let changed = tokio::select! {
             changed = identity.changed() => changed,
             changed = changes.changed() => changed,
-            _ = tick.tick() => Ok(()),
+            _ = tick.tick() => {
+                tunnel::release_buffers();
+                Ok(())
+            }
         };
         if changed.is_err() {
             return;
@@ -88,8 +94,7 @@ async fn keep_house(ctx: Rc<Context>) {
         };
         let snapshot = ctx.snapshot();
         ctx.pool.retire_unless(|key| key.generation == generation && is_known(&snapshot, key));
-        ctx.endpoints
-            .retain(|id| snapshot.services.values().any(|view| view.endpoints.contains_key(id)));
+        ctx.forget_endpoints(&snapshot);
     }
 }
 

@@ -92,7 +92,19 @@ pub(super) mod names {
 pub const MAX_DESTINATIONS: usize = 256;
 
 /// The limits that are counted; they show as zero before they are reached, so that a rate sees the first.
-const LIMITS: [&str; 2] = ["connections", "inbound_tls"];
+/// `docs/limits.md` explains each.
+const LIMITS: [&str; 10] = [
+    "accept",
+    "connections",
+    "descriptors",
+    "handshakes",
+    "inbound_tls",
+    "max_connections",
+    "max_pending",
+    "per_source",
+    "retry_budget",
+    "streams",
+];
 
 /// From 100 µs (a warm lane on loopback) to 10 s (the longest dial that is waited for).
 const DIAL_BUCKETS_SECONDS: [f64; 16] = [

@@ -1,7 +1,11 @@
 //! Credit: how much each side of a stream may send. Pure arithmetic, one value per direction.
 //!
 //! A receiver owes its peer a bounded window. The window begins small and grows only while the
-//! application drains it, so a stalled reader costs at most what its stream had earned.
+//! application drains it, so a stalled reader costs at most what its stream had earned. What all of a
+//! process have earned together is bounded, too, where memory is.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Credit that both sides have when a stream opens, in bytes. Part of the protocol.
 pub const INITIAL_WINDOW: u32 = 64 * 1024;
@@ -12,6 +16,38 @@ pub const MAX_WINDOW: u32 = 2 * 1024 * 1024;
 /// Windows that an application must have taken without a backlog before its window grows: what the
 /// kernel queues for one that does not read must not look like reading.
 const PROOF: u32 = 4;
+
+/// What the windows of this process have grown by.
+static GROWTH: Growth = Growth::new();
+
+/// Windows of this process grow by no more than this, all together. The first call counts.
+pub fn bound_growth(bytes: usize) {
+    let _bound_before = GROWTH.most.set(bytes);
+}
+
+/// Bytes that are given out until there are no more.
+#[derive(Debug)]
+struct Growth {
+    most: OnceLock<usize>,
+    given: AtomicUsize,
+}
+
+impl Growth {
+    const fn new() -> Self {
+        Self { most: OnceLock::new(), given: AtomicUsize::new(0) }
+    }
+
+    fn take(&self, bytes: u32) -> bool {
+        let most = self.most.get().copied().unwrap_or(usize::MAX);
+        let taken = |given: usize| given.checked_add(bytes as usize).filter(|sum| *sum <= most);
+        // The count stands for itself: nothing else is published with it.
+        self.given.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    fn give_back(&self, bytes: u32) {
+        self.given.fetch_sub(bytes as usize, Ordering::Relaxed);
+    }
+}
 
 /// How much we may still send.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +86,7 @@ impl SendCredit {
 }
 
 /// How much the peer may still send, and what it will be granted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct ReceiveWindow {
     /// Bytes the peer may send before it needs a grant.
     open: u32,
@@ -91,12 +127,20 @@ impl ReceiveWindow {
         if self.proven >= PROOF * self.window && self.window < MAX_WINDOW {
             self.proven = 0;
             let growth = self.window.min(MAX_WINDOW - self.window);
-            self.window += growth;
-            grant += growth;
+            if GROWTH.take(growth) {
+                self.window += growth;
+                grant += growth;
+            }
         }
         self.owed = 0;
         self.open += grant;
         grant
+    }
+}
+
+impl Drop for ReceiveWindow {
+    fn drop(&mut self) {
+        GROWTH.give_back(self.window - INITIAL_WINDOW);
     }
 }
 
@@ -123,6 +167,17 @@ mod tests {
             credit.grant(window.taken(sent, true)).unwrap();
         }
         assert_eq!(credit.available(), MAX_WINDOW as usize);
+    }
+
+    #[test]
+    fn growth_is_given_out_until_there_is_none() {
+        let growth = Growth::new();
+        assert!(growth.take(u32::MAX), "without a bound there is always more");
+        growth.give_back(u32::MAX);
+        growth.most.set(100).unwrap();
+        assert!(growth.take(60) && !growth.take(60) && growth.take(40));
+        growth.give_back(60);
+        assert!(growth.take(60));
     }
 
     proptest! {

@@ -22,9 +22,6 @@ use crate::tls;
 
 /// As much as one read of a handshake takes; its messages have a few KiB.
 const READ_BYTES: usize = 4096;
-/// What an unauthenticated peer may make us hold: more than its longest honest message, a certificate
-/// chain.
-const MAX_INPUT_BYTES: usize = 32 * 1024;
 
 /// Why there is no lane.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +36,8 @@ pub enum HandshakeError {
     Io { address: SocketAddr, source: io::Error },
     #[error("TLS handshake with {address} failed: {source}")]
     Tls { address: SocketAddr, source: rustls::Error },
+    #[error("{address} sent more than {most} bytes before it had proved who it is")]
+    TooLong { address: SocketAddr, most: usize },
     #[error("{address} has no usable identity: {source}")]
     Identity { address: SocketAddr, source: tls::TlsError },
 }
@@ -52,7 +51,9 @@ impl HandshakeError {
                 Reason::ConnectTimeout
             }
             Self::Connect { .. } => Reason::ConnectRefused,
-            Self::Timeout { .. } | Self::Silent { .. } | Self::Io { .. } => Reason::TlsHandshake,
+            Self::Timeout { .. } | Self::Silent { .. } | Self::Io { .. } | Self::TooLong { .. } => {
+                Reason::TlsHandshake
+            }
             Self::Tls { source, .. } => tls::reason_of(source),
             Self::Identity { .. } => Reason::IdentityMismatch,
         }
@@ -129,6 +130,7 @@ async fn establish(
             Failure::Silent => HandshakeError::Silent { address },
             Failure::Io(source) => HandshakeError::Io { address, source },
             Failure::Tls(source) => HandshakeError::Tls { address, source },
+            Failure::TooLong => HandshakeError::TooLong { address, most: limits::HANDSHAKE_BYTES },
         })?;
     let Handshake { socket, tls, input, plain, closed } = handshake;
     let facts = tls.facts();
@@ -148,6 +150,7 @@ enum Failure {
     Silent,
     Io(io::Error),
     Tls(rustls::Error),
+    TooLong,
 }
 
 /// A handshake under way.
@@ -163,11 +166,14 @@ struct Handshake {
 
 impl Handshake {
     async fn run(&mut self, turn: Option<&Turn>) -> Result<(), Failure> {
-        let mut heard = false;
+        let mut heard = 0;
         loop {
             let mut reply = Vec::new();
-            let understood =
-                if heard { self.open_in_turn(&mut reply, turn).await } else { self.open(&mut reply) };
+            let understood = if heard > 0 {
+                self.open_in_turn(&mut reply, turn).await
+            } else {
+                self.open(&mut reply)
+            };
             let written = write_all(&self.socket, &reply).await;
             // The alert that explains a refusal may be lost; the refusal stands.
             understood.map_err(Failure::Tls)?;
@@ -175,10 +181,13 @@ impl Handshake {
             if !self.tls.facts().is_handshaking() {
                 return Ok(());
             }
+            if heard > limits::HANDSHAKE_BYTES {
+                return Err(Failure::TooLong);
+            }
             match self.read().await.map_err(Failure::Io)? {
-                0 if !heard => return Err(Failure::Silent),
+                0 if heard == 0 => return Err(Failure::Silent),
                 0 => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-                _ => heard = true,
+                more => heard += more,
             }
         }
     }
@@ -205,9 +214,6 @@ impl Handshake {
 
     async fn read(&mut self) -> io::Result<usize> {
         let held = self.input.len();
-        if held >= MAX_INPUT_BYTES {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
         self.input.resize(held + READ_BYTES, 0);
         let read = socket::read_some(&self.socket, &mut self.input[held..]).await;
         self.input.truncate(held + *read.as_ref().unwrap_or(&0));

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use serde_json::json;
 use weft::app::server::{self, Server};
 use weft::app::sidecar::{self, Sidecar};
 use weft::model::{
@@ -65,7 +66,8 @@ pub(crate) async fn sidecar(
             local_bind_address: String::new(),
             local_bind_port: 0,
             datacenter: String::new(),
-            config: std::collections::BTreeMap::new(),
+            // Lets the only endpoint be ejected, too, so that the metric of it is seen.
+            config: [("passive_health_check".to_owned(), json!({ "max_ejection_percent": 100 }))].into(),
         })
         .collect();
     let settings = sidecar::Settings {

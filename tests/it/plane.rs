@@ -14,8 +14,9 @@ use weft::ca::{Ca, Settings as CaSettings};
 use weft::model::snapshot::Change;
 use weft::model::{
     Action, CheckStatus, Endpoint, EndpointId, InstanceId, NodeName, Party, Reason, ServiceName,
-    Snapshot, Weights,
+    Snapshot, UpstreamConfig, Weights,
 };
+use weft::net::capacity::Capacity;
 use weft::net::socket;
 use weft::proxy::{LocalApp, Proxy, Settings, Upstream};
 use weft::store::MemoryStore;
@@ -59,6 +60,21 @@ impl Authority {
     }
 }
 
+/// Limits of a sidecar; those of an ordinary one unless said otherwise.
+#[derive(Clone)]
+pub struct Tuning {
+    pub upstream: UpstreamConfig,
+    pub capacity: Capacity,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        let connect_timeout = Some(Duration::from_secs(2));
+        let upstream = UpstreamConfig { connect_timeout, ..UpstreamConfig::default() };
+        Self { upstream, capacity: Capacity::of_this_process() }
+    }
+}
+
 /// A data plane and the strings it hangs on.
 pub struct Plane {
     pub proxy: Option<Proxy>,
@@ -66,6 +82,7 @@ pub struct Plane {
     pub upstreams: BTreeMap<String, SocketAddr>,
     pub identity: watch::Sender<Option<Arc<Identity>>>,
     pub edges: mpsc::Receiver<EdgeCount>,
+    pub metrics: ProxyMetrics,
     snapshot: Arc<ArcSwap<Snapshot>>,
     changes: watch::Sender<u64>,
     status: watch::Sender<Status>,
@@ -79,6 +96,17 @@ fn local() -> std::net::TcpListener {
 impl Plane {
     /// A sidecar of `service` whose application is at `app`, with ports for its upstreams.
     pub fn start(authority: &Authority, service: &str, app: SocketAddr, upstreams: &[&str]) -> Self {
+        Self::tuned(authority, service, app, upstreams, Tuning::default())
+    }
+
+    /// As [`Self::start`], with limits of the test's choice.
+    pub fn tuned(
+        authority: &Authority,
+        service: &str,
+        app: SocketAddr,
+        upstreams: &[&str],
+        tuning: Tuning,
+    ) -> Self {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (changes, changed) = watch::channel(0);
         let (identity, identities) = watch::channel(Some(authority.identity(service, 1)));
@@ -102,11 +130,7 @@ impl Plane {
             .map(|upstream| {
                 let listener = local();
                 ports.insert((*upstream).to_owned(), listener.local_addr().unwrap());
-                Upstream {
-                    destination: name(upstream),
-                    listener,
-                    connect_timeout: Duration::from_secs(2),
-                }
+                Upstream { destination: name(upstream), listener, config: tuning.upstream.clone() }
             })
             .collect();
         let settings = Settings {
@@ -119,14 +143,17 @@ impl Plane {
             inbound: Some(inbound),
             upstreams,
             workers: 2,
+            capacity: tuning.capacity,
         };
-        let proxy = Proxy::start(settings, &handle, &ProxyMetrics::new()).unwrap();
+        let metrics = ProxyMetrics::new();
+        let proxy = Proxy::start(settings, &handle, &metrics).unwrap();
         Self {
             proxy: Some(proxy),
             inbound: inbound_address,
             upstreams: ports,
             identity,
             edges,
+            metrics,
             snapshot,
             changes,
             status,
@@ -185,6 +212,28 @@ impl Plane {
     /// Opens an application connection to an upstream.
     pub async fn dial(&self, upstream: &str) -> TcpStream {
         soon("local connection", TcpStream::connect(self.upstreams[upstream])).await.unwrap()
+    }
+
+    /// A sample of the metrics, zero when it is not there.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let page = weft::telemetry::metrics::encode(&self.metrics.registry());
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// How often a limit was reached.
+    pub fn reached(&self, limit: &str) -> f64 {
+        self.metric(&format!("weft_limit_reached_total{{limit=\"{limit}\"}}"))
+    }
+
+    /// Waits until a sample of the metrics is as wanted.
+    pub async fn shows(&self, sample: &str, wanted: impl Fn(f64) -> bool) {
+        let shown = async {
+            while !wanted(self.metric(sample)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(sample, shown).await;
     }
 
     /// The reason of the next connection that ended.

@@ -28,6 +28,7 @@ pub struct Standby {
     kept: Vec<SocketAddr>,
     service: ServiceName,
     app: LocalApp,
+    capacity: crate::net::capacity::Capacity,
     checks: Checks,
     agent: Agent,
     metrics: ProxyMetrics,
@@ -65,6 +66,7 @@ impl Standby {
         }
         let registrations = registrations(&settings, listeners.bound.inbound.port())?;
         let app = local_app(&registrations)?;
+        let capacity = super::capacity(&registrations);
         let service = settings.definition.name.clone();
         let known = estate.as_ref().map(|estate| estate.results.clone()).unwrap_or_default();
         let checks = checks(&registrations, &known);
@@ -82,7 +84,19 @@ impl Standby {
         let (metrics, readiness) = (ProxyMetrics::new(), Readiness::new());
         let waits = Waits::new(&readiness);
         let tasks = Tasks(vec![tokio::spawn(watch_agent(agent.handle.clone(), metrics.clone(), waits))]);
-        Ok(Self { listeners, kept, service, app, checks, agent, metrics, readiness, settings, tasks })
+        Ok(Self {
+            listeners,
+            kept,
+            service,
+            app,
+            capacity,
+            checks,
+            agent,
+            metrics,
+            readiness,
+            settings,
+            tasks,
+        })
     }
 
     /// As [`Sidecar::ready`].
@@ -98,8 +112,19 @@ impl Standby {
     /// # Errors
     /// When a thread or a descriptor cannot be had; then nothing runs.
     pub fn open(self) -> Result<Sidecar, AppError> {
-        let Self { listeners, kept, service, app, checks, agent, metrics, readiness, settings, tasks } =
-            self;
+        let Self {
+            listeners,
+            kept,
+            service,
+            app,
+            capacity,
+            checks,
+            agent,
+            metrics,
+            readiness,
+            settings,
+            tasks,
+        } = self;
         let doors = listeners.doors(&kept)?;
         let Listeners { inbound, upstreams, admin: admin_listener, bound } = listeners;
         let plane = proxy::Settings {
@@ -108,6 +133,7 @@ impl Standby {
             inbound: Some(inbound),
             upstreams,
             workers: settings.workers,
+            capacity: capacity,
         };
         let proxy = Proxy::start(plane, &agent.handle, &metrics)
             .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;

@@ -9,6 +9,7 @@ use crate::config::diagnostic::Code;
 use crate::config::report::Report;
 use crate::config::value::{Entry, Form, Kind, Span, Value};
 use crate::model::duration;
+pub(super) use crate::model::upstream::is_key;
 
 /// Keys that share one reason. After `; ` a reason says what to do instead.
 pub(super) type Reasons = &'static [(&'static str, &'static [&'static str])];
@@ -57,12 +58,6 @@ pub(super) struct Fields<'v> {
     pub(super) span: Span,
     what: &'static str,
     entries: &'v [Entry],
-}
-
-/// Whether a key as written is `snake`, in snake case or camel case, in any case of letters.
-pub(super) fn is_key(written: &str, snake: &str) -> bool {
-    let squeezed = snake.bytes().filter(|b| *b != b'_');
-    written.eq_ignore_ascii_case(snake) || written.bytes().map(|b| b.to_ascii_lowercase()).eq(squeezed)
 }
 
 fn reason_of(reasons: Reasons, key: &str) -> Option<&'static str> {

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::fields::{Fields, Schema};
+use super::fields::{Fields, Schema, is_key};
 use super::service::default_tenancy;
 use crate::config::diagnostic::Code;
 use crate::config::report::Report;
-use crate::config::value::{Entry, Value, to_json_map};
-use crate::model::{InstanceId, ProxySpec, ServiceName, Upstream};
+use crate::config::value::{Entry, Kind, Value, to_json_map};
+use crate::model::upstream::{Finding, Weight};
+use crate::model::{InstanceId, ProxySpec, ServiceName, Upstream, UpstreamConfig};
 
 /// Where a proxy looks for its application unless told.
 const LOCAL_ADDRESS: &str = "127.0.0.1";
@@ -142,7 +143,7 @@ fn decode(report: &mut Report<'_>, fields: &Fields<'_>) -> Proxy {
         local_address: local_address.map(str::to_owned),
         local_port: fields.port(report, "local_service_port"),
         upstreams: upstreams(report, fields),
-        config: config(report, fields),
+        config: to_json_map(config(report, fields)),
     }
 }
 
@@ -159,7 +160,7 @@ fn no_mesh_gateway(report: &mut Report<'_>, fields: &Fields<'_>) {
 
 /// Settings that are kept as they are. Fragments of Envoy's own configuration among them cannot mean
 /// anything to another proxy.
-fn config(report: &mut Report<'_>, fields: &Fields<'_>) -> BTreeMap<String, Json> {
+fn config<'v>(report: &mut Report<'_>, fields: &Fields<'v>) -> &'v [Entry] {
     let is_fragment =
         |key: &str| key.starts_with("envoy_") && (key.ends_with("_json") || key.ends_with("_tpl"));
     let entries = fields.free_object(report, "config");
@@ -167,7 +168,7 @@ fn config(report: &mut Report<'_>, fields: &Fields<'_>) -> BTreeMap<String, Json
         let message = format!("`{}` has no effect: there is no Envoy", entry.key);
         report.warning(Code::NoEffect, entry.key_span, message);
     }
-    to_json_map(entries)
+    entries
 }
 
 fn upstreams(report: &mut Report<'_>, fields: &Fields<'_>) -> Vec<Upstream> {
@@ -205,10 +206,43 @@ fn upstream(report: &mut Report<'_>, value: &Value) -> Option<Upstream> {
     Some(Upstream {
         local_bind_address: text(report, "local_bind_address"),
         datacenter: text(report, "datacenter"),
-        config: config(report, &fields),
+        config: upstream_config(report, &fields),
         destination: destination?,
         local_bind_port: local_bind_port?,
     })
+}
+
+/// How to dial it. The API keeps whatever it is told, as Consul does: what a sidecar goes by is its
+/// own file.
+fn upstream_config(report: &mut Report<'_>, fields: &Fields<'_>) -> BTreeMap<String, Json> {
+    let entries = config(report, fields);
+    let map = to_json_map(entries);
+    if report.is_api() {
+        return map;
+    }
+    for finding in UpstreamConfig::read(&map).1 {
+        let Some(entry) = place(entries, &finding) else { continue };
+        match finding.weight {
+            Weight::Type => report.error(Code::Type, entry.value.span, finding.message),
+            Weight::Value => report.error(Code::Value, entry.value.span, finding.message),
+            Weight::NoEffect => report.warning(Code::NoEffect, entry.key_span, finding.message),
+        };
+    }
+    map
+}
+
+/// The entry that a finding is about.
+fn place<'v>(mut entries: &'v [Entry], finding: &Finding) -> Option<&'v Entry> {
+    let mut found = None;
+    for key in &finding.path {
+        let entry = entries.iter().rfind(|entry| is_key(&entry.key, key))?;
+        entries = match &entry.value.kind {
+            Kind::Object(inside) => inside,
+            _ => &[],
+        };
+        found = Some(entry);
+    }
+    found
 }
 
 fn destination(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<ServiceName> {

@@ -40,6 +40,8 @@ pub(super) struct Spec {
     pub(super) inbound_port: u16,
     pub(super) admin_port: u16,
     pub(super) flags: Vec<&'static str>,
+    /// What a shell does before it becomes the sidecar.
+    pub(super) before: Option<String>,
 }
 
 /// A running sidecar.
@@ -156,7 +158,10 @@ impl Mesh {
             args.extend(["--token-file", token]);
         }
         args.extend(&spec.flags);
-        Process::start(spec.id, &args, env)
+        match &spec.before {
+            Some(before) => Process::start_after(spec.id, before, &args),
+            None => Process::start(spec.id, &args, env),
+        }
     }
 
     /// Starts a sidecar with a token of its own and waits until it is ready.
@@ -185,9 +190,16 @@ impl Mesh {
 
 impl Spec {
     pub(super) fn new(service: &'static str, id: &'static str, app_port: u16) -> Self {
-        let (inbound_port, admin_port) = (free_port(), free_port());
-        let (upstreams, flags) = (Vec::new(), Vec::new());
-        Self { service, id, app_port, upstreams, inbound_port, admin_port, flags }
+        Self {
+            service,
+            id,
+            app_port,
+            upstreams: Vec::new(),
+            inbound_port: free_port(),
+            admin_port: free_port(),
+            flags: Vec::new(),
+            before: None,
+        }
     }
 
     /// With an upstream at a free port.

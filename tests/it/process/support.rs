@@ -36,7 +36,17 @@ type Lines = Arc<Mutex<Vec<String>>>;
 impl Process {
     /// Starts `weft` with these arguments and no environment but these variables and `PATH`.
     pub(super) fn start(name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        Self::spawn(name, Command::new(env!("CARGO_BIN_EXE_weft")), args, env)
+    }
+
+    /// Starts `weft` in the place of a shell that has run `before`, which sets limits.
+    pub(super) fn start_after(name: &str, before: &str, args: &[&str]) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{before} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_weft")]);
+        Self::spawn(name, shell, args, &[])
+    }
+
+    fn spawn(name: &str, mut command: Command, args: &[&str], env: &[(&str, &str)]) -> Self {
         command.args(args).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         for (name, value) in env {
             command.env(name, value);
@@ -53,8 +63,12 @@ impl Process {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).unwrap();
+    }
+
+    pub(super) fn id(&self) -> Pid {
         let id = self.child.id().unwrap_or_else(|| panic!("{} has ended already", self.name));
-        kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
+        Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
     }
 
     /// As a crash: nothing of the process runs any more when this returns.
