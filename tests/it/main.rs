@@ -16,6 +16,7 @@ mod config_corpus;
 mod connect_mode;
 mod control;
 mod fidelity;
+mod fuzz_corpus;
 mod hostile;
 mod http;
 mod mesh;
