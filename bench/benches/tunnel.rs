@@ -1,4 +1,4 @@
-//! The pure parts of the data path, one call at a time: `cargo bench --manifest-path bench/Cargo.toml`.
+//! The pure parts of the data path, one call at a time: `cd bench; cargo bench --features micro`.
 //!
 //! They tell a slower codec from a slower machine; what users feel is measured by `bench/run`.
 

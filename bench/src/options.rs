@@ -72,12 +72,12 @@ impl Options {
             "--rounds" => self.rounds = positive(value)?,
             "--secs" => self.settings.span = Duration::from_secs(positive(value)? as u64),
             "--idle" => {
-                self.settings.idle = list().map(|number| positive(&number)).collect::<Outcome<_>>()?
+                self.settings.idle = list().map(|number| positive(&number)).collect::<Outcome<_>>()?;
             }
             "--peers" => self.peers = list().collect(),
             "--measures" => self.measures = list().map(|name| measure(&name)).collect::<Outcome<_>>()?,
             "--max-foreign" => {
-                self.max_foreign_share = value.parse::<f64>().doing("not a number")? / 100.0
+                self.max_foreign_share = value.parse::<f64>().doing("not a number")? / 100.0;
             }
             "--out" => self.out = PathBuf::from(value),
             _ => return Err(Fault::new(format!("there is no such option\n{USAGE}"))),

@@ -33,13 +33,15 @@ pub struct Failure {
     pub why: String,
 }
 
+/// A peer that was not found here, and why not.
+pub type Missing = (&'static str, String);
+
 /// Everything that was seen.
 pub struct Seen {
     pub when: String,
     pub machine: Vec<(&'static str, String)>,
     pub contenders: Vec<Contender>,
-    /// Names of peers that were not found here, with the reason.
-    pub missing: Vec<(&'static str, String)>,
+    pub missing: Vec<Missing>,
     pub samples: Vec<Sample>,
     pub failures: Vec<Failure>,
 }
@@ -86,10 +88,7 @@ fn write(options: &Options, seen: &Seen) -> Outcome<()> {
 }
 
 /// Who takes part. A peer that was asked for by name and is not here is an error.
-fn contenders(
-    names: &[String],
-    openssl: bool,
-) -> Outcome<(Vec<Contender>, Vec<(&'static str, String)>)> {
+fn contenders(names: &[String], openssl: bool) -> Outcome<(Vec<Contender>, Vec<Missing>)> {
     let mut found = vec![Contender { peer: None, version: String::new(), program_bytes: 0 }];
     let mut missing = Vec::new();
     for peer in peers::all() {
@@ -102,7 +101,7 @@ fn contenders(
             missing.push((peer.name(), "no `openssl` on PATH to make its certificates".to_owned()));
             continue;
         }
-        let version = peer.version(&path)?;
+        let version = peers::version(peer.as_ref(), &path)?;
         let program_bytes = fs::metadata(&path).doing(path.display())?.len();
         found.push(Contender { peer: Some((peer, path)), version, program_bytes });
     }

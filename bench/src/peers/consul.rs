@@ -43,8 +43,8 @@ impl Peer for Consul {
         false
     }
 
-    fn version(&self, program: &Path) -> Outcome<String> {
-        super::version_line(program, "version")
+    fn version_argument(&self) -> &'static str {
+        "version"
     }
 
     fn prepare(&self, program: &Path, place: &Place<'_>) -> Outcome<Vec<Process>> {

@@ -91,10 +91,6 @@ impl Peer for Envoy {
         ("envoy", "ENVOY_BIN")
     }
 
-    fn version(&self, program: &Path) -> Outcome<String> {
-        super::version_line(program, "--version")
-    }
-
     fn server(&self, program: &Path, place: &Place<'_>) -> Outcome<Command> {
         let settings = json!({
             "require_client_certificate": true,

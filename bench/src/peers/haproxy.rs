@@ -34,8 +34,8 @@ impl Peer for Haproxy {
         ("haproxy", "HAPROXY_BIN")
     }
 
-    fn version(&self, program: &Path) -> Outcome<String> {
-        super::version_line(program, "-v")
+    fn version_argument(&self) -> &'static str {
+        "-v"
     }
 
     fn server(&self, program: &Path, place: &Place<'_>) -> Outcome<Command> {

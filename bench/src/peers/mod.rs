@@ -73,8 +73,10 @@ pub trait Peer {
         true
     }
 
-    /// What of its own account of itself is the version.
-    fn version(&self, program: &Path) -> Outcome<String>;
+    /// The argument that makes it print its version.
+    fn version_argument(&self) -> &'static str {
+        "--version"
+    }
 
     /// Starts what the pair needs and waits until it is there: a control plane, whose CPU is reported
     /// apart.
@@ -114,15 +116,17 @@ pub fn which(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
-/// The first line with a digit of what a program prints when asked for its version.
-fn version_line(program: &Path, argument: &str) -> Outcome<String> {
-    let (text, errors) = process::output(program, [argument])?;
-    let lines =
-        text.lines().chain(errors.lines()).map(|line| line.replace(&program.display().to_string(), ""));
-    Ok(lines
-        .map(|line| line.trim_matches([' ', ':']).trim_start_matches("version:").trim().to_owned())
-        .find(|line| line.contains(|c: char| c.is_ascii_digit()))
-        .unwrap_or_default())
+/// The first number with dots in what a program prints when asked for its version.
+pub fn version(peer: &dyn Peer, program: &Path) -> Outcome<String> {
+    let (text, errors) = process::output(program, [peer.version_argument()])?;
+    Ok(version_in(&format!("{text} {errors}")))
+}
+
+fn version_in(text: &str) -> String {
+    let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+    let mut versions =
+        numbers.map(|number| number.trim_matches('.')).filter(|number| number.contains('.'));
+    versions.next().unwrap_or("unknown").to_owned()
 }
 
 /// A command with arguments of different types of string.
@@ -130,4 +134,21 @@ fn command<const N: usize>(program: &Path, arguments: [&dyn AsRef<OsStr>; N]) ->
     let mut command = Command::new(program);
     command.args(arguments.map(AsRef::as_ref));
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        for (text, expected) in [
+            ("envoy  version: 9e5580/1.40.0/Clean/RELEASE/BoringSSL", "1.40.0"),
+            ("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/", "2.6.12"),
+            ("nginx version: nginx/1.22.1", "1.22.1"),
+            ("Version 3. No number.", "unknown"),
+        ] {
+            assert_eq!(version_in(text), expected);
+        }
+    }
 }

@@ -75,8 +75,8 @@ impl Peer for Nginx {
         ("nginx", "NGINX_BIN")
     }
 
-    fn version(&self, program: &Path) -> Outcome<String> {
-        super::version_line(program, "-v")
+    fn version_argument(&self) -> &'static str {
+        "-v"
     }
 
     fn server(&self, program: &Path, place: &Place<'_>) -> Outcome<Command> {

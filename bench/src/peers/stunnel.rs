@@ -39,8 +39,8 @@ impl Peer for Stunnel {
         ("stunnel4", "STUNNEL_BIN")
     }
 
-    fn version(&self, program: &Path) -> Outcome<String> {
-        super::version_line(program, "-version")
+    fn version_argument(&self) -> &'static str {
+        "-version"
     }
 
     fn server(&self, program: &Path, place: &Place<'_>) -> Outcome<Command> {

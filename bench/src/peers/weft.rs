@@ -70,10 +70,6 @@ impl Peer for Weft {
         false
     }
 
-    fn version(&self, program: &Path) -> Outcome<String> {
-        super::version_line(program, "--version")
-    }
-
     fn prepare(&self, program: &Path, place: &Place<'_>) -> Outcome<Vec<Process>> {
         let (http, grpc, data) = (local(place, HTTP), local(place, GRPC), place.directory.join("data"));
         let mut server = command(
