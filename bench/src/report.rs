@@ -234,7 +234,7 @@ fn method(out: &mut String, options: &Options, seen: &Seen) {
         |key| seen.machine.iter().find(|(name, _)| *name == key).map_or("", |(_, value)| value);
     let _infallible = writeln!(
         out,
-        "{}: {} cores ({}), Linux {}, network: {}, TCP {}. {} rounds in rotated order, {} s a load, fresh \
+        "{}: {} cores ({}), Linux {}, network: {}, TCP {}. Rounds: {}, in rotated order, {} s a load, fresh \
          processes each round. Cells are the median of the rounds (and their range); ratios and differences are \
          medians of those within a round. CPU is user and system of the two proxies.\n",
         seen.when,
