@@ -119,7 +119,10 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(30);
         let before = own_cpu_s();
         while own_cpu_s() < before + 0.1 {
-            assert!(Instant::now() < deadline, "reading /proc all the time uses CPU, and it is not seen");
+            assert!(
+                Instant::now() < deadline,
+                "reading /proc all the time uses CPU, and it is not seen"
+            );
         }
         assert!(cpu_s(&own) >= before + 0.1 && machine_cpu_s() > cpu_s(&own));
         let memory = memory(&own);
