@@ -15,6 +15,7 @@ use weft::tunnel::flow::{INITIAL_WINDOW, ReceiveWindow, SendCredit};
 mod net {
     pub use weft::net::rng;
 }
+#[allow(dead_code, reason = "what only its own tests use")]
 #[path = "../../src/proxy/balance.rs"]
 mod balance;
 
