@@ -17,6 +17,7 @@ mod connect_mode;
 mod control;
 mod failover;
 mod fidelity;
+mod fuzz_corpus;
 mod hostile;
 mod http;
 mod mesh;
