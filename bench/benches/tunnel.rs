@@ -116,12 +116,14 @@ fn balancer(criterion: &mut Criterion) {
             in_flight: index % 7,
             dial_s: 0.001,
             consecutive_failures: 0,
-            ejected: index % 10 == 9,
+            quiet: false,
+            ejected_until: None,
+            tried: false,
         };
         let candidates: Vec<_> = (0..count).map(candidate).collect();
         let mut rng = net::rng::Rng::from_seed(1);
         group.bench_function(format!("one of {count}"), |bencher| {
-            bencher.iter(|| balance::choose(black_box(&candidates), &mut rng));
+            bencher.iter(|| balance::choose(black_box(&candidates), false, &mut rng));
         });
     }
     group.finish();
