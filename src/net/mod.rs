@@ -9,6 +9,7 @@ pub mod capacity;
 pub mod drain;
 pub mod handover;
 pub mod limits;
+pub mod memory;
 pub mod rng;
 pub mod seats;
 pub mod socket;

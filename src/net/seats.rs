@@ -32,6 +32,12 @@ impl Seats {
         taken.is_ok().then(|| Seat(Arc::clone(self)))
     }
 
+    /// Seats held now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// A seat for what is needed however full it is; those who ask find less room.
     #[must_use]
     pub fn take_regardless(self: &Arc<Self>) -> Seat {
@@ -72,7 +78,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..2000 {
                         let Some(_seat) = seats.take() else { continue };
-                        most.fetch_max(seats.taken.load(Ordering::Relaxed), Ordering::Relaxed);
+                        most.fetch_max(seats.held(), Ordering::Relaxed);
                     }
                 });
             }

@@ -62,6 +62,11 @@ impl Admission {
         Place { _descriptor: self.descriptors.take_regardless(), _kind: None, _source: None }
     }
 
+    /// Sockets held now.
+    pub(super) fn held(&self) -> usize {
+        self.descriptors.held()
+    }
+
     fn place(
         &self,
         kind: &Arc<Seats>,

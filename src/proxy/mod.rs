@@ -63,6 +63,7 @@ impl Proxy {
         for number in 0..workers {
             let (done, end) = oneshot::channel();
             let parts = worker::Parts {
+                number,
                 plan: Arc::clone(&plan),
                 listeners: listeners.share()?,
                 agent: agent.clone(),

@@ -16,6 +16,7 @@ use super::{inbound, outbound};
 use crate::agent;
 use crate::model::{Endpoint, Snapshot};
 use crate::net::drain::Watcher;
+use crate::net::memory;
 use crate::telemetry::ProxyMetrics;
 use crate::tunnel;
 use crate::tunnel::pool::Key;
@@ -25,6 +26,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// What a worker thread is started with.
 pub(super) struct Parts {
+    /// Counted from zero.
+    pub(super) number: usize,
     pub(super) plan: Arc<Plan>,
     pub(super) listeners: Listeners,
     pub(super) agent: agent::Handle,
@@ -41,9 +44,13 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
 }
 
 async fn serve(parts: Parts) -> io::Result<()> {
-    let Parts { plan, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
+    let Parts { number, plan, listeners, agent, metrics, inbound, outbound, mut stopped } = parts;
     let ctx = Rc::new(Context::new(plan, agent, metrics));
     let mut tasks = JoinSet::new();
+    if number == 0 {
+        let plan = Arc::clone(&ctx.plan);
+        tasks.spawn_local(memory::give_back_after_crowds(move || plan.admission.held()));
+    }
     match listeners.inbound {
         Some(listener) => {
             let listener = TcpListener::from_std(listener)?;

@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, timeout};
 
 use super::cell::StreamCell;
-use super::codec::{CodecError, Decoder, Event};
+use super::codec::Decoder;
 use super::handshake::Established;
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};
 use super::session::SEALED_RECORD_BYTES;
@@ -42,9 +42,9 @@ type OnOpen = Box<dyn Fn(Stream)>;
 
 /// Runs a lane; see the module.
 pub struct Driver {
-    lane: Lane,
-    decoder: Decoder,
-    on_open: Option<OnOpen>,
+    pub(super) lane: Lane,
+    pub(super) decoder: Decoder,
+    pub(super) on_open: Option<OnOpen>,
     /// Dropped when the lane has ended.
     _held: Option<Box<dyn std::any::Any>>,
     /// What came together with the end of the handshake, until it is handled.
@@ -56,7 +56,7 @@ pub struct Driver {
     /// Watches for a reset while nothing is read, which would notice it.
     reset: Option<Pin<Box<dyn Future<Output = io::Result<Ready>>>>>,
     /// The peer has sent at least one frame.
-    heard: bool,
+    pub(super) heard: bool,
     /// How much the next read takes.
     appetite: usize,
 }
@@ -248,7 +248,7 @@ impl Driver {
         self.lane.0.wire.borrow().peer_finished()
     }
 
-    fn dialled(&self) -> bool {
+    pub(super) fn dialled(&self) -> bool {
         self.on_open.is_none()
     }
 
@@ -289,112 +289,6 @@ impl Driver {
                 Err(fault) => Err(self.fault(&fault)),
             }
         })
-    }
-
-    /// Returns how many things the peer said.
-    fn handle(&mut self, mut bytes: &[u8]) -> Result<usize, LaneEnd> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        self.heard = true;
-        if self.lane.mode() == Mode::Raw {
-            return self.deliver(1, bytes, false).map(|()| 1);
-        }
-        let mut events = 0;
-        while let Some(event) = self.decoder.next(&mut bytes).map_err(|error| violated(&error))? {
-            self.dispatch(event)?;
-            events += 1;
-        }
-        Ok(events)
-    }
-
-    fn dispatch(&mut self, event: Event<'_>) -> Result<(), LaneEnd> {
-        match event {
-            Event::Open { stream, port, service } => self.accept(stream, OpenRequest { service, port }),
-            Event::Data { stream, bytes } => self.deliver(stream, bytes, true),
-            Event::Opened { .. } | Event::Refused { .. } if !self.dialled() => {
-                Err(end(Reason::PeerReset, "the peer broke the protocol: it answered its own stream"))
-            }
-            Event::Opened { stream } => self.with(stream, |cell| cell.decide(Verdict::Opened)),
-            Event::Refused { stream, reason, detail } => {
-                self.with(stream, |cell| cell.decide(Verdict::Refused { reason, detail }))
-            }
-            Event::Fin { stream } => self.with(stream, |cell| cell.finish()),
-            Event::Reset { stream, reason, detail } => self.with(stream, |cell| {
-                let (lost, untouched) = (detail.clone(), false);
-                cell.decide(Verdict::Lost { reason, detail: lost, untouched });
-                cell.reset(End::new(reason, detail));
-            }),
-            Event::Credit { stream, bytes } => match self.find(stream)? {
-                Some(cell) => cell.grant(bytes).map_err(|_| overflow()),
-                None => Ok(()),
-            },
-            Event::GoAway { last, reason } => {
-                self.gone_away(last, reason);
-                Ok(())
-            }
-        }
-    }
-
-    fn with(&self, stream: u32, action: impl FnOnce(&StreamCell)) -> Result<(), LaneEnd> {
-        if let Some(cell) = self.find(stream)? {
-            action(&cell);
-        }
-        Ok(())
-    }
-
-    /// A stream that is not there any more was reset by us while the peer's frame was on its way; one
-    /// that never was breaks the protocol.
-    fn find(&self, stream: u32) -> Result<Option<Rc<StreamCell>>, LaneEnd> {
-        let found = self.lane.find(stream);
-        if found.is_none() && stream > self.lane.0.state.borrow().last_id {
-            return Err(end(
-                Reason::PeerReset,
-                "the peer broke the protocol: nobody opened that stream",
-            ));
-        }
-        Ok(found)
-    }
-
-    fn deliver(&self, stream: u32, bytes: &[u8], limited: bool) -> Result<(), LaneEnd> {
-        let Some(cell) = self.find(stream)? else { return Ok(()) };
-        let credit = cell.deliver(bytes, limited).map_err(|_| overflow())?;
-        if credit > 0 {
-            self.lane.put(&Event::Credit { stream, bytes: credit });
-        }
-        Ok(())
-    }
-
-    fn accept(&self, id: u32, request: OpenRequest) -> Result<(), LaneEnd> {
-        let Some(on_open) = &self.on_open else {
-            return Err(end(Reason::PeerReset, "the peer opened a stream on a lane that we dialled"));
-        };
-        match self.lane.accept(id, request) {
-            Ok(Some(stream)) => on_open(stream),
-            Ok(None) => {}
-            Err(_reused) => return Err(end(Reason::PeerReset, "the peer used a stream id twice")),
-        }
-        Ok(())
-    }
-
-    fn gone_away(&self, last: u32, reason: Reason) {
-        let mut state = self.lane.0.state.borrow_mut();
-        state.retired = true;
-        for (id, cell) in &state.streams {
-            if self.dialled() && *id > last {
-                let detail = "the peer takes no new streams here".to_owned();
-                cell.decide(Verdict::Lost { reason, detail, untouched: true });
-            }
-        }
-    }
-
-    /// The peer's close_notify: the clean end of a raw stream; for a lane, the end of everything.
-    fn peer_closed(&self) -> Result<(), LaneEnd> {
-        match self.lane.mode() {
-            Mode::Raw => self.with(1, |cell| cell.finish()),
-            Mode::Lane if self.lane.streams() == 0 => Err(end(Reason::Ok, "")),
-            Mode::Lane => Err(end(Reason::PeerReset, "the peer closed the connection")),
-        }
     }
 
     /// Flushes; when that fails, hears first what the peer said before it closed, which explains more
@@ -484,18 +378,10 @@ impl Drop for Driver {
     }
 }
 
-fn end(reason: Reason, detail: impl Into<String>) -> LaneEnd {
+pub(super) fn end(reason: Reason, detail: impl Into<String>) -> LaneEnd {
     LaneEnd { reason, detail: detail.into(), refused_by_tls: false }
 }
 
 fn broken(error: &io::Error) -> LaneEnd {
     end(Reason::PeerReset, format!("connection to the peer broke: {error}"))
-}
-
-fn violated(error: &CodecError) -> LaneEnd {
-    end(Reason::PeerReset, format!("the peer broke the protocol: {error}"))
-}
-
-fn overflow() -> LaneEnd {
-    end(Reason::PeerReset, "the peer broke the protocol: more bytes than it had credit for")
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub const INITIAL_WINDOW: u32 = 64 * 1024;
 /// Largest window a receiver grants. An application that stops to read when it has so much leaves most of
 /// it to the kernel's queue, see `StreamCell`.
-pub const MAX_WINDOW: u32 = 2 * 1024 * 1024;
+pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Windows that an application must have taken without a backlog before its window grows: what the
 /// kernel queues for one that does not read must not look like reading.

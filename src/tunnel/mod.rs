@@ -13,6 +13,7 @@ pub mod codec;
 mod driver;
 pub mod flow;
 pub mod handshake;
+mod incoming;
 mod lane;
 pub mod pool;
 mod pump;
