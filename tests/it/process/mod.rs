@@ -19,3 +19,5 @@ mod run;
 mod support;
 mod traffic;
 mod upgrade;
+
+pub(crate) use support::slow;

@@ -195,7 +195,7 @@ pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 }
 
 /// Whether the long versions run; says what is left out otherwise.
-pub(super) fn slow(left_out: &str) -> bool {
+pub(crate) fn slow(left_out: &str) -> bool {
     let slow = std::env::var_os("WEFT_SLOW").is_some_and(|value| value == "1");
     if !slow {
         println!("left out without WEFT_SLOW=1: {left_out}");

@@ -1,0 +1,26 @@
+//! A tunnel passes TCP through without changing its meaning: every end, every byte, every pause.
+//!
+//! The matrix runs over both wires: `weft/1`, where a lane carries many streams, and Connect mode,
+//! where two sidecars speak through a foreign proxy at each end that knows nothing of lanes.
+
+/// Makes two tests of each function that takes a `Wire`: `lanes::name` and `connect::name`.
+macro_rules! on_both_wires {
+    ($($test:ident),+ $(,)?) => {
+        mod lanes {
+            $(#[tokio::test] async fn $test() { super::$test(super::Wire::Lanes).await; })+
+        }
+        mod connect {
+            $(#[tokio::test] async fn $test() { super::$test(super::Wire::Connect).await; })+
+        }
+    };
+}
+
+mod bytes;
+mod ends;
+mod foreign;
+mod leftovers;
+mod pressure;
+mod relay;
+mod resets;
+mod rig;
+mod truncation;
