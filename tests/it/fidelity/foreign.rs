@@ -1,5 +1,5 @@
-//! A foreign pair of proxies in one: takes a sidecar's connection and dials another sidecar, both in
-//! Connect mode, and passes on what plain TLS can say: bytes, a clean end, or no clean end.
+//! A foreign proxy: takes a sidecar's connection and dials another sidecar, both in Connect mode, and
+//! passes on what plain TLS can say: bytes, a clean end, or no clean end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,22 +8,29 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use weft::tls::Identity;
 
-use crate::plane::{Authority, name};
+use crate::plane::name;
 
 /// Bytes of one turn: as much as a TLS record carries.
 const TURN_BYTES: usize = 16 * 1024;
 
-/// Bridges connections that arrive for `service` to its sidecar at `to`, as `caller`. Gives its
-/// address.
-pub(super) async fn bridge(ca: &Authority, caller: &str, service: &str, to: SocketAddr) -> SocketAddr {
-    let mut server = (*ca.identity(service, 1).server_config()).clone();
+/// Bridges connections that arrive at `listener` for `own` to the sidecar of `service` at `to`, as
+/// `caller`. Gives the listener's address.
+pub(crate) fn bridge(
+    listener: std::net::TcpListener,
+    own: &Identity,
+    caller: &Identity,
+    service: &str,
+    to: SocketAddr,
+) -> SocketAddr {
+    let mut server = (*own.server_config()).clone();
     server.alpn_protocols.clear();
-    let mut client = (*ca.identity(caller, 1).client_config(&name(service)).unwrap()).clone();
+    let mut client = (*caller.client_config(&name(service)).unwrap()).clone();
     client.alpn_protocols.clear();
     let (acceptor, connector) =
         (TlsAcceptor::from(Arc::new(server)), TlsConnector::from(Arc::new(client)));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((from, _)) = listener.accept().await {

@@ -17,10 +17,11 @@ macro_rules! on_both_wires {
 
 mod bytes;
 mod ends;
-mod foreign;
+pub(crate) mod foreign;
 mod leftovers;
 mod pressure;
 mod relay;
 mod resets;
-mod rig;
+pub(crate) mod rig;
 mod truncation;
+mod vanished;

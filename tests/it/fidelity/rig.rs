@@ -9,11 +9,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::foreign;
 use super::relay::Relay;
-use crate::plane::{Authority, DEADLINE, Plane, application, soon};
+use crate::plane::{Authority, DEADLINE, Plane, application, local, soon};
 
 /// What the sidecars speak to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     /// `weft/1`: many streams on one connection.
     Lanes,
     /// One TLS connection for each stream, with a foreign proxy in between.
@@ -25,38 +25,47 @@ pub(super) struct Rig {
     pub(super) web: Plane,
     pub(super) db: Plane,
     app: TcpListener,
-    _ca: Authority,
 }
 
 impl Rig {
     pub(super) async fn new(wire: Wire) -> Self {
-        Self::assemble(wire, None).await.0
+        Self::with_listeners(wire, local(), local()).await
     }
 
-    /// With a relay beside each sidecar that can cut what passes through it.
+    /// With the listeners of `db`'s sidecar and of the foreign proxy, if there is one.
+    pub(super) async fn with_listeners(
+        wire: Wire,
+        inbound: std::net::TcpListener,
+        foreign: std::net::TcpListener,
+    ) -> Self {
+        let (rig, ca, at) = Self::unconnected(inbound).await;
+        let at = match wire {
+            Wire::Lanes => at,
+            Wire::Connect => bridged(foreign, &ca, at),
+        };
+        rig.web.knows("db", "db-1", at);
+        rig
+    }
+
+    /// With a relay before each sidecar that is dialled, which can cut what passes through it.
     pub(super) async fn with_relays(wire: Wire) -> (Self, Vec<Relay>) {
-        Self::assemble(wire, Some(Vec::new())).await
+        let (rig, ca, at) = Self::unconnected(local()).await;
+        let mut relays = vec![Relay::start(at).await];
+        if wire == Wire::Connect {
+            relays.push(Relay::start(bridged(local(), &ca, relays[0].address)).await);
+        }
+        rig.web.knows("db", "db-1", relays[relays.len() - 1].address);
+        (rig, relays)
     }
 
-    async fn assemble(wire: Wire, relays: Option<Vec<Relay>>) -> (Self, Vec<Relay>) {
+    async fn unconnected(inbound: std::net::TcpListener) -> (Self, Authority, SocketAddr) {
         let ca = Authority::new().await;
         let (app, address) = application().await;
-        let db = Plane::start(&ca, "db", address, &[]);
+        let db = Plane::start_on(inbound, &ca, "db", address, &[]);
         let web = Plane::start(&ca, "web", address, &["db"]);
         db.allow_all();
-        let (wanted, mut relays) = (relays.is_some(), relays.unwrap_or_default());
-        let mut at = db.inbound;
-        if wanted {
-            at = relayed(at, &mut relays).await;
-        }
-        if wire == Wire::Connect {
-            at = foreign::bridge(&ca, "web", "db", at).await;
-            if wanted {
-                at = relayed(at, &mut relays).await;
-            }
-        }
-        web.knows("db", "db-1", at);
-        (Self { web, db, app, _ca: ca }, relays)
+        let at = db.inbound;
+        (Self { web, db, app }, ca, at)
     }
 
     /// The end of the application that is dialled.
@@ -88,21 +97,19 @@ impl Rig {
     }
 }
 
-async fn relayed(to: SocketAddr, relays: &mut Vec<Relay>) -> SocketAddr {
-    let relay = Relay::start(to).await;
-    let address = relay.address;
-    relays.push(relay);
-    address
+/// A foreign proxy before the sidecar of `db`.
+fn bridged(listener: std::net::TcpListener, ca: &Authority, db: SocketAddr) -> SocketAddr {
+    foreign::bridge(listener, &ca.identity("db", 1), &ca.identity("web", 1), "db", db)
 }
 
 /// Who of the two applications does something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Client,
     Server,
 }
 
-pub(super) const SIDES: [Side; 2] = [Side::Client, Side::Server];
+pub(crate) const SIDES: [Side; 2] = [Side::Client, Side::Server];
 
 /// Everything until the end, which is clean or an error.
 pub(super) async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
@@ -127,7 +134,7 @@ pub(super) fn reset(stream: TcpStream) {
 }
 
 /// Writes noise until nothing has been taken for a while; returns how much was.
-pub(super) async fn fill(stream: &mut TcpStream, seed: u64) -> u64 {
+pub(crate) async fn fill(stream: &mut TcpStream, seed: u64) -> u64 {
     /// Far more than windows and kernel buffers on the way hold.
     const MOST: u64 = 256 * 1024 * 1024;
     const QUIET: Duration = Duration::from_millis(250);
@@ -148,7 +155,7 @@ pub(super) async fn fill(stream: &mut TcpStream, seed: u64) -> u64 {
 }
 
 /// Bytes that look random, cheap to make and the same for the same seed.
-pub(super) struct Noise {
+pub(crate) struct Noise {
     block: Vec<u8>,
     number: u64,
 }
@@ -156,7 +163,7 @@ pub(super) struct Noise {
 impl Noise {
     pub(super) const BLOCK: usize = 64 * 1024;
 
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = weft::net::rng::Rng::from_seed(seed);
         let block = (0..Self::BLOCK / 8).flat_map(|_| rng.next_u64().to_be_bytes()).collect();
         Self { block, number: 0 }
@@ -171,7 +178,7 @@ impl Noise {
 }
 
 /// The hash of the first `bytes` of a noise.
-pub(super) fn hash_of_noise(seed: u64, bytes: u64) -> Vec<u8> {
+pub(crate) fn hash_of_noise(seed: u64, bytes: u64) -> Vec<u8> {
     let (mut noise, mut hash, mut left) = (Noise::new(seed), Context::new(&SHA256), bytes);
     while left > 0 {
         let now = left.min(Noise::BLOCK as u64);
@@ -182,7 +189,7 @@ pub(super) fn hash_of_noise(seed: u64, bytes: u64) -> Vec<u8> {
 }
 
 /// Sends so many bytes of noise, a whole number of blocks.
-pub(super) async fn send_noise<W: AsyncWrite + Unpin>(to: &mut W, seed: u64, bytes: u64) {
+pub(crate) async fn send_noise<W: AsyncWrite + Unpin>(to: &mut W, seed: u64, bytes: u64) {
     assert_eq!(bytes % Noise::BLOCK as u64, 0);
     let mut noise = Noise::new(seed);
     for _ in 0..bytes / Noise::BLOCK as u64 {
@@ -191,7 +198,7 @@ pub(super) async fn send_noise<W: AsyncWrite + Unpin>(to: &mut W, seed: u64, byt
 }
 
 /// Length and hash of everything until a clean end; bytes must keep coming.
-pub(super) async fn hash_until_end<R: AsyncRead + Unpin>(from: &mut R) -> (u64, Vec<u8>) {
+pub(crate) async fn hash_until_end<R: AsyncRead + Unpin>(from: &mut R) -> (u64, Vec<u8>) {
     let (mut hash, mut total) = (Context::new(&SHA256), 0);
     let mut bytes = vec![0; 256 * 1024];
     loop {
