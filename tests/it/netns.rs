@@ -1,9 +1,10 @@
 //! A second host: a network namespace with one link to ours, and a firewall of its own. Needs root,
 //! `ip` and `nft`. Gone at the end of the test.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -68,21 +69,19 @@ impl Host {
         assert!(done.status.success(), "nft {command}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
-    /// Runs something that makes sockets there: a socket stays in the namespace it was made in.
-    pub fn within<T: Send>(&self, make: impl FnOnce() -> T + Send) -> T {
+    /// Runs something on a thread of its own there. Sockets stay in the namespace they were made in.
+    pub fn spawn<T: Send + 'static>(&self, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
-        let there = || {
-            // Of this thread only, which ends with the closure.
+        std::thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            make()
-        };
-        std::thread::scope(|scope| scope.spawn(there).join().unwrap())
+            run()
+        })
     }
 
-    /// A listener on its end of the link.
-    pub fn listen(&self) -> TcpListener {
-        let address = SocketAddr::new(self.there.into(), 0);
-        self.within(|| weft::net::socket::listen(address).unwrap())
+    /// A listener there, for instance on its end of the link.
+    pub fn listen(&self, address: impl Into<IpAddr>) -> TcpListener {
+        let address = SocketAddr::new(address.into(), 0);
+        self.spawn(move || weft::net::socket::listen(address).unwrap()).join().unwrap()
     }
 }
 

@@ -60,8 +60,8 @@ enum Place {
 async fn vanish(place: Place, wire: Wire, in_flight: bool) -> [Duration; 2] {
     let host = Host::new();
     let (inbound, foreign) = match place {
-        Place::Sidecar => (host.listen(), local()),
-        Place::Foreign => (local(), host.listen()),
+        Place::Sidecar => (host.listen(host.there), local()),
+        Place::Foreign => (local(), host.listen(host.there)),
     };
     let rig = Rig::with_listeners(wire, inbound, foreign).await;
     let (mut client, mut server) = rig.connected().await;

@@ -3,6 +3,7 @@
 //! `WEFT_SLOW=1` runs the long versions; without it each of them prints what it has left out.
 
 mod bad_input;
+mod chaos;
 mod clock;
 mod drain;
 mod end_to_end;

@@ -48,6 +48,13 @@ impl Process {
         Self::spawn(name, shell, args, &[])
     }
 
+    /// As [`Self::start`], in a network namespace.
+    pub(super) fn start_in(namespace: &str, name: &str, args: &[&str]) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_weft")]);
+        Self::spawn(name, command, args, &[])
+    }
+
     fn spawn(name: &str, mut command: Command, args: &[&str], env: &[(&str, &str)]) -> Self {
         command.args(args).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         for (name, value) in env {
