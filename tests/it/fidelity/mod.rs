@@ -1,7 +1,8 @@
 //! A tunnel passes TCP through without changing its meaning: every end, every byte, every pause.
 //!
 //! The matrix runs over both wires: `weft/1`, where a lane carries many streams, and Connect mode,
-//! where two sidecars speak through a foreign proxy at each end that knows nothing of lanes.
+//! where two sidecars speak through a foreign proxy that knows nothing of lanes. `tests/mutants/run`
+//! proves that these tests catch what they are there for.
 
 /// Makes two tests of each function that takes a `Wire`: `lanes::name` and `connect::name`.
 macro_rules! on_both_wires {

@@ -20,6 +20,7 @@ mod restart;
 mod run;
 mod soak;
 mod sockets;
+mod stalled;
 mod support;
 mod traffic;
 mod upgrade;
