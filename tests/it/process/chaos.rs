@@ -51,7 +51,7 @@ async fn one_frozen_and_one_refusing_endpoint() {
     load.answers_by("db-1", 1000, DEADLINE).await;
 
     frozen.process.signal(Signal::CONT);
-    let back = App::start_at("db-3", refusing_at);
+    let back = App::serve("db-3", weft::net::socket::listen(refusing_at).unwrap());
     for id in ["db-2", "db-3"] {
         load.answers_by(id, 50, RETURN).await;
         logged(&mut web, "endpoint returned after its ejection", id).await;

@@ -23,15 +23,14 @@ pub(super) struct App {
 
 impl App {
     pub(super) async fn start(name: &str) -> Self {
-        Self::start_at(name, super::support::local(0))
-    }
-
-    pub(super) fn start_at(name: &str, address: SocketAddr) -> Self {
-        Self::serve(name, weft::net::socket::listen(address).unwrap())
+        Self::over(name, TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
     pub(super) fn serve(name: &str, listener: std::net::TcpListener) -> Self {
-        let listener = TcpListener::from_std(listener).unwrap();
+        Self::over(name, TcpListener::from_std(listener).unwrap())
+    }
+
+    fn over(name: &str, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let (name, accepted) = (name.to_owned(), Arc::new(AtomicUsize::new(0)));
         let mut serving = JoinSet::new();
