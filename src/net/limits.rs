@@ -53,6 +53,9 @@ pub const LANES_PER_ENDPOINT: usize = 8;
 pub const EARLY_BYTES: usize = 16 * 1024;
 /// Plaintext a lane holds before its streams stop reading from their applications.
 pub const LANE_BUFFER: usize = 256 * 1024;
+/// Bytes that a connection in Connect mode keeps in each direction for a reader that stalls: there is no
+/// credit, and each application has a connection of its own. With a piece of a record, below 64 KiB.
+pub const RAW_BUFFER: usize = 40 * 1024;
 /// Plaintext a lane holds before it stops listening to the peer, which does not read our answers.
 /// Far above `LANE_BUFFER` plus what honest streams say beside their data, so that two lanes that wait
 /// for each other are no honest ones.

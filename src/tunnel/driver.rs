@@ -15,10 +15,10 @@ use super::cell::StreamCell;
 use super::codec::Decoder;
 use super::handshake::Established;
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};
+use super::scratch;
 use super::session::SEALED_RECORD_BYTES;
 use super::stream::{End, OpenRequest, Stream, Verdict};
 use super::wire::{Fault, Read, Wire};
-use super::{flow, scratch};
 use crate::model::Reason;
 use crate::net::{limits, socket};
 
@@ -173,10 +173,7 @@ impl Driver {
     fn may_read(&self) -> bool {
         match self.lane.mode() {
             Mode::Lane => self.lane.0.state.borrow().outgoing.len() < limits::LANE_ANSWERS,
-            Mode::Raw => {
-                let keeps_up = |cell: &StreamCell| cell.backlog() < flow::INITIAL_WINDOW as usize;
-                !self.peer_finished() && self.lane.find(1).is_some_and(|cell| keeps_up(&cell))
-            }
+            Mode::Raw => !self.peer_finished() && self.lane.may_take() > 0,
         }
     }
 
@@ -271,7 +268,8 @@ impl Driver {
         scratch::with_plain(|plain| {
             let had_finished = self.peer_finished();
             let lane = Rc::clone(&self.lane.0);
-            let read = lane.wire.borrow_mut().read(&lane.socket, self.appetite, plain);
+            let most = self.appetite.min(self.lane.may_take());
+            let read = lane.wire.borrow_mut().read(&lane.socket, most, plain);
             // What came before a fault was meant.
             let events = self.handle(plain)?;
             self.appetite = match events * LONG_FRAME_BYTES <= plain.len() {

@@ -118,7 +118,27 @@ impl Lane {
     /// Whether bytes pile up because the peer or the network is slower than our applications.
     #[must_use]
     pub fn is_congested(&self) -> bool {
-        self.0.blocked.get() || self.0.state.borrow().outgoing.len() >= limits::LANE_BUFFER
+        self.0.blocked.get() || self.room() == 0
+    }
+
+    /// Bytes that may gather before the lane is congested.
+    pub(super) fn room(&self) -> usize {
+        let most = match self.0.mode {
+            Mode::Lane => limits::LANE_BUFFER,
+            Mode::Raw => limits::RAW_BUFFER,
+        };
+        most.saturating_sub(self.0.state.borrow().outgoing.len())
+    }
+
+    /// Bytes that may be read from the peer at once: without credit no more than may be kept if the
+    /// application stalls, and none without an application.
+    pub(super) fn may_take(&self) -> usize {
+        match self.0.mode {
+            Mode::Lane => usize::MAX,
+            Mode::Raw => {
+                self.find(1).map_or(0, |cell| limits::RAW_BUFFER.saturating_sub(cell.backlog()))
+            }
+        }
     }
 
     /// Opens a stream to a service of the peer. `None` when the lane takes no new streams.

@@ -156,7 +156,7 @@ impl<'a> Pump<'a> {
     /// Reads once from the application and sends it on.
     fn read_app(&self) -> io::Result<()> {
         let credit = match self.stream.is_raw() {
-            true => usize::MAX,
+            true => self.stream.lane.room(), // which is not zero, or nothing would be read
             false => self.cell().state.borrow().credit.available(),
         };
         let read = scratch::with_application_buffer(|buffer| {

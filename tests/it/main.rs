@@ -22,6 +22,7 @@ mod hostile;
 mod http;
 mod mesh;
 mod metrics;
+mod netns;
 mod overload;
 mod plane;
 mod process;

@@ -89,7 +89,8 @@ pub struct Plane {
     _checks: mpsc::Receiver<weft::model::CheckReport>,
 }
 
-fn local() -> std::net::TcpListener {
+/// A listener on a free port of loopback.
+pub fn local() -> std::net::TcpListener {
     socket::listen("127.0.0.1:0".parse().unwrap()).unwrap()
 }
 
@@ -101,6 +102,28 @@ impl Plane {
 
     /// As [`Self::start`], with limits of the test's choice.
     pub fn tuned(
+        authority: &Authority,
+        service: &str,
+        app: SocketAddr,
+        upstreams: &[&str],
+        tuning: Tuning,
+    ) -> Self {
+        Self::assemble(local(), authority, service, app, upstreams, tuning)
+    }
+
+    /// As [`Self::start`], with a listener for its peers.
+    pub fn start_on(
+        inbound: std::net::TcpListener,
+        authority: &Authority,
+        service: &str,
+        app: SocketAddr,
+        upstreams: &[&str],
+    ) -> Self {
+        Self::assemble(inbound, authority, service, app, upstreams, Tuning::default())
+    }
+
+    fn assemble(
+        inbound: std::net::TcpListener,
         authority: &Authority,
         service: &str,
         app: SocketAddr,
@@ -122,7 +145,6 @@ impl Plane {
             checks,
             edges: edges_out,
         };
-        let inbound = local();
         let inbound_address = inbound.local_addr().unwrap();
         let mut ports = BTreeMap::new();
         let upstreams = upstreams

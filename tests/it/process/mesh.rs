@@ -1,6 +1,6 @@
 //! A server and sidecars, started by the program's own commands.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,16 +53,21 @@ pub(super) struct Sidecar {
 impl Mesh {
     /// `weft server` over a file, with tokens, denying what no intention allows.
     pub(super) async fn start() -> Self {
-        Self::with(None).await
+        Self::with(None, local(0).ip()).await
+    }
+
+    /// As [`Self::start`], with sidecars on other hosts: they reach the server at this address.
+    pub(super) async fn start_at(ip: IpAddr) -> Self {
+        Self::with(None, ip).await
     }
 
     /// `weft dev`: no tokens, allowing everything, short-lived certificates.
     pub(super) async fn dev(leaf_ttl: &'static str) -> Self {
-        Self::with(Some(leaf_ttl)).await
+        Self::with(Some(leaf_ttl), local(0).ip()).await
     }
 
-    async fn with(leaf_ttl: Option<&'static str>) -> Self {
-        let (http, grpc) = (local(free_port()), local(free_port()));
+    async fn with(leaf_ttl: Option<&'static str>, ip: IpAddr) -> Self {
+        let (http, grpc) = (local(free_port()), SocketAddr::new(ip, free_port()));
         let dir = tempfile::tempdir().unwrap();
         let mut mesh = Self { dir, http, grpc, server: None, leaf_ttl };
         mesh.start_server().await;
@@ -147,6 +152,23 @@ impl Mesh {
 
     /// As [`Self::launch_with`], with these variables in its environment.
     pub(super) fn launch_in(&self, spec: &Spec, token: Option<&Path>, env: &[(&str, &str)]) -> Process {
+        let args = self.arguments(spec, token);
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        match &spec.before {
+            Some(before) => Process::start_after(spec.id, before, &args),
+            None => Process::start(spec.id, &args, env),
+        }
+    }
+
+    /// Starts a sidecar with a token of its own in a network namespace, without waiting for it.
+    pub(super) async fn launch_there(&self, spec: &Spec, namespace: &str, flags: &[&str]) -> Process {
+        let token = self.token(spec.service).await;
+        let args = self.arguments(spec, Some(&token));
+        let args: Vec<_> = args.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+        Process::start_in(namespace, spec.id, &args)
+    }
+
+    fn arguments(&self, spec: &Spec, token: Option<&Path>) -> Vec<String> {
         let config = self.file(&format!("{}.hcl", spec.id), &spec.hcl());
         let (config, server) = (config.to_string_lossy(), self.grpc.to_string());
         let (admin, inbound) = (local(spec.admin_port).to_string(), spec.inbound_port.to_string());
@@ -158,10 +180,7 @@ impl Mesh {
             args.extend(["--token-file", token]);
         }
         args.extend(&spec.flags);
-        match &spec.before {
-            Some(before) => Process::start_after(spec.id, before, &args),
-            None => Process::start(spec.id, &args, env),
-        }
+        args.into_iter().map(str::to_owned).collect()
     }
 
     /// Starts a sidecar with a token of its own and waits until it is ready.

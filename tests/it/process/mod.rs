@@ -3,6 +3,7 @@
 //! `WEFT_SLOW=1` runs the long versions; without it each of them prints what it has left out.
 
 mod bad_input;
+mod chaos;
 mod clock;
 mod drain;
 mod end_to_end;
@@ -11,11 +12,17 @@ mod leave;
 mod loss;
 mod mesh;
 mod overload;
+mod pair;
 mod policy;
 mod registry;
 mod renewal;
 mod restart;
 mod run;
+mod soak;
+mod sockets;
+mod stalled;
 mod support;
 mod traffic;
 mod upgrade;
+
+pub(crate) use support::slow;

@@ -19,6 +19,8 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 /// Last lines of a process's output that a failed test shows.
 const SHOWN: usize = 30;
+/// Most lines of output that are kept; a soak writes millions.
+const KEPT: usize = 200_000;
 /// Ports below those that the system hands out by itself and above those of sidecars' defaults.
 const PORTS: std::ops::Range<u32> = 22_000..32_000;
 
@@ -46,6 +48,13 @@ impl Process {
         Self::spawn(name, shell, args, &[])
     }
 
+    /// As [`Self::start`], in a network namespace.
+    pub(super) fn start_in(namespace: &str, name: &str, args: &[&str]) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_weft")]);
+        Self::spawn(name, command, args, &[])
+    }
+
     fn spawn(name: &str, mut command: Command, args: &[&str], env: &[(&str, &str)]) -> Self {
         command.args(args).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         for (name, value) in env {
@@ -69,6 +78,26 @@ impl Process {
     pub(super) fn id(&self) -> Pid {
         let id = self.child.id().unwrap_or_else(|| panic!("{} has ended already", self.name));
         Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    }
+
+    /// A file of its directory under /proc.
+    pub(super) fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.id().as_raw_nonzero());
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Memory that it alone would give back, in bytes: shared pages count in proportion.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        field(&self.proc("smaps_rollup"), "Pss:") * 1024
+    }
+
+    pub(super) fn threads(&self) -> u64 {
+        field(&self.proc("status"), "Threads:")
+    }
+
+    pub(super) fn open_files(&self) -> Vec<i32> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.id().as_raw_nonzero())).unwrap();
+        files.filter_map(|file| file.unwrap().file_name().to_str()?.parse().ok()).collect()
     }
 
     /// As a crash: nothing of the process runs any more when this returns.
@@ -150,12 +179,22 @@ impl Drop for Process {
     }
 }
 
+/// The number after a name in a file of /proc.
+fn field(text: &str, name: &str) -> u64 {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 fn collect(pipe: impl AsyncRead + Unpin + Send + 'static, lines: &Lines) -> JoinHandle<()> {
     let lines = Arc::clone(lines);
     tokio::spawn(async move {
         let mut reader = BufReader::new(pipe).lines();
         while let Ok(Some(line)) = reader.next_line().await {
-            lines.lock().unwrap().push(line);
+            let mut lines = lines.lock().unwrap();
+            if lines.len() == KEPT {
+                lines.drain(..KEPT / 2);
+            }
+            lines.push(line);
         }
     })
 }
@@ -195,7 +234,7 @@ pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 }
 
 /// Whether the long versions run; says what is left out otherwise.
-pub(super) fn slow(left_out: &str) -> bool {
+pub(crate) fn slow(left_out: &str) -> bool {
     let slow = std::env::var_os("WEFT_SLOW").is_some_and(|value| value == "1");
     if !slow {
         println!("left out without WEFT_SLOW=1: {left_out}");

@@ -23,7 +23,14 @@ pub(super) struct App {
 
 impl App {
     pub(super) async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::over(name, TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub(super) fn serve(name: &str, listener: std::net::TcpListener) -> Self {
+        Self::over(name, TcpListener::from_std(listener).unwrap())
+    }
+
+    fn over(name: &str, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let (name, accepted) = (name.to_owned(), Arc::new(AtomicUsize::new(0)));
         let mut serving = JoinSet::new();
