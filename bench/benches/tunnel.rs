@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weft::tunnel::codec::{self, Decoder, Event, MAX_DATA_BYTES};
-use weft::tunnel::flow::{INITIAL_WINDOW, ReceiveWindow, SendCredit};
+use weft::tunnel::flow::{INITIAL_WINDOW, MAX_WINDOW, ReceiveWindow, SendCredit};
 
 /// The balancer is the proxy's own business, so its file is taken as it is; this is where it finds the
 /// generator it uses.
@@ -101,7 +101,7 @@ fn credit(criterion: &mut Criterion) {
                 credit.spend(black_box(RECORD_BYTES));
                 assert!(window.received(RECORD_BYTES).is_ok());
                 // With a backlog, so that the window stays as it is.
-                assert!(credit.grant(window.taken(RECORD_BYTES, false)).is_ok());
+                assert!(credit.grant(window.taken(RECORD_BYTES, false, MAX_WINDOW)).is_ok());
             }
         });
     });

@@ -18,6 +18,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 /// Bytes for an application that the kernel queues beyond what the application has room for.
 const UNSENT_BYTES: u32 = 64 * 1024;
+/// Bytes for a peer that the kernel queues beyond what is under way to it: one write of a busy lane.
+const LANE_UNSENT_BYTES: u32 = 256 * 1024;
 /// Data of a lane that is unacknowledged for this long ends it: the peer's host is gone. Noticed within
 /// 20 s, late timers included.
 const USER_TIMEOUT: Duration = Duration::from_secs(18);
@@ -61,7 +63,7 @@ pub fn admit_no_more(listener: &std::net::TcpListener) -> io::Result<()> {
 
 /// Sets what every connection needs: no delay for small writes, detection of vanished peers.
 ///
-/// A limit on unacknowledged data is left to [`notice_vanished`]: the kernel counts it against a peer
+/// A limit on unacknowledged data is left to [`face_peer`]: the kernel counts it against a peer
 /// that lives and does not read, too, and an application may take its time.
 ///
 /// # Errors
@@ -76,11 +78,14 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// Ends a connection whose peer acknowledges nothing or reads nothing for a while: for lanes, whose
-/// other end always reads.
-pub fn notice_vanished(stream: &TcpStream) {
+/// What a lane needs beside, whose other end always reads: it ends when the peer acknowledges nothing or
+/// reads nothing for a while, and the kernel queues little in front of what its streams say next.
+pub fn face_peer(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
     // A failure means that the connection is gone already, which the next read tells, too.
-    let _gone = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT));
+    let _gone = socket
+        .set_tcp_user_timeout(Some(USER_TIMEOUT))
+        .and_then(|()| socket.set_tcp_notsent_lowat(LANE_UNSENT_BYTES));
 }
 
 /// Makes the coming close a reset, so that the other end cannot take it for a clean end. Set early, it

@@ -120,14 +120,14 @@ impl StreamCell {
         self.state.borrow().pending.len()
     }
 
-    /// Takes bytes from the peer; returns the credit to grant for them (0: none yet). `limited` says
-    /// that the peer must have had credit for them.
-    pub(super) fn deliver(&self, bytes: &[u8], limited: bool) -> Result<u32, Overflow> {
+    /// Takes bytes from the peer; returns the credit to grant for them (0: none yet). `most` is the
+    /// largest window where the peer must have had credit for them.
+    pub(super) fn deliver(&self, bytes: &[u8], most: Option<u32>) -> Result<u32, Overflow> {
         let mut state = self.state.borrow_mut();
         if state.fin_received {
             return Err(Overflow); // FIN ended its credit
         }
-        if limited {
+        if most.is_some() {
             state.window.received(bytes.len())?;
         }
         state.bytes_received += bytes.len() as u64;
@@ -155,14 +155,15 @@ impl StreamCell {
             self.bell.ring();
         }
         let drained = state.pending.is_empty();
-        Ok(if limited { state.window.taken(taken, drained) } else { 0 })
+        Ok(most.map_or(0, |most| state.window.taken(taken, drained, most)))
     }
 
-    /// Writes what waits for the application; returns the credit to grant for it.
+    /// Writes what waits for the application; returns the credit to grant for it, in a window of at most
+    /// `most`.
     ///
     /// # Errors
     /// When the application is gone.
-    pub(super) fn write_pending(&self, app: &TcpStream) -> io::Result<Written> {
+    pub(super) fn write_pending(&self, app: &TcpStream, most: u32) -> io::Result<Written> {
         let mut state = self.state.borrow_mut();
         let mut written = Written::default();
         while !state.pending.is_empty() {
@@ -172,7 +173,7 @@ impl StreamCell {
                     written.bytes += taken;
                     written.credit += {
                         let drained = state.pending.is_empty();
-                        state.window.taken(taken, drained)
+                        state.window.taken(taken, drained, most)
                     };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

@@ -11,7 +11,6 @@ use tokio::io::{Interest, Ready};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, timeout};
 
-use super::cell::StreamCell;
 use super::codec::Decoder;
 use super::handshake::Established;
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};

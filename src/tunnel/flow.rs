@@ -13,6 +13,19 @@ pub const INITIAL_WINDOW: u32 = 64 * 1024;
 /// it to the kernel's queue, see `StreamCell`.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 
+/// Largest window on a lane that carries more than [`ALONE`] streams: what is under way on one of them is
+/// in front of all others.
+const SHARED_WINDOW: u32 = 256 * 1024;
+/// Streams that may be on a lane of which one is still as good as alone: protocols often have a quiet
+/// connection beside the busy one.
+const ALONE: usize = 2;
+
+/// The largest window of a stream on a lane with so many.
+#[must_use]
+pub const fn most(streams: usize) -> u32 {
+    if streams > ALONE { SHARED_WINDOW } else { MAX_WINDOW }
+}
+
 /// Windows that an application must have taken without a backlog before its window grows: what the
 /// kernel queues for one that does not read must not look like reading.
 const PROOF: u32 = 4;
@@ -114,9 +127,9 @@ impl ReceiveWindow {
         Ok(())
     }
 
-    /// The application took `bytes`; `drained` says that nothing waits for it now. Returns the credit
-    /// to send, zero when it is not worth a frame yet.
-    pub fn taken(&mut self, bytes: usize, drained: bool) -> u32 {
+    /// The application took `bytes`; `drained` says that nothing waits for it now. The window grows to
+    /// `most`, and shrinks to it. Returns the credit to send, zero when it is not worth a frame yet.
+    pub fn taken(&mut self, bytes: usize, drained: bool, most: u32) -> u32 {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.owed = self.owed.saturating_add(bytes);
         self.proven = if drained { self.proven.saturating_add(bytes) } else { 0 };
@@ -124,9 +137,14 @@ impl ReceiveWindow {
             return 0;
         }
         let mut grant = self.owed;
-        if self.proven >= PROOF * self.window && self.window < MAX_WINDOW {
+        if self.window > most {
+            let cut = grant.min(self.window - most);
+            GROWTH.give_back(cut);
+            self.window -= cut;
+            grant -= cut;
+        } else if self.proven >= PROOF * self.window && self.window < most {
             self.proven = 0;
-            let growth = self.window.min(MAX_WINDOW - self.window);
+            let growth = self.window.min(most - self.window);
             if GROWTH.take(growth) {
                 self.window += growth;
                 grant += growth;
@@ -157,6 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn a_large_window_shrinks_when_others_come() {
+        let (mut window, mut credit) = (ReceiveWindow::new(), SendCredit::new());
+        for round in 0..80 {
+            let sent = credit.available();
+            credit.spend(sent);
+            window.received(sent).unwrap();
+            credit.grant(window.taken(sent, true, most(if round < 40 { 1 } else { 3 }))).unwrap();
+        }
+        assert_eq!(credit.available(), SHARED_WINDOW as usize);
+    }
+
+    #[test]
     fn a_draining_reader_earns_a_larger_window() {
         let mut window = ReceiveWindow::new();
         let mut credit = SendCredit::new();
@@ -164,7 +194,7 @@ mod tests {
             let sent = credit.available();
             credit.spend(sent);
             window.received(sent).unwrap();
-            credit.grant(window.taken(sent, true)).unwrap();
+            credit.grant(window.taken(sent, true, MAX_WINDOW)).unwrap();
         }
         assert_eq!(credit.available(), MAX_WINDOW as usize);
     }
@@ -186,7 +216,8 @@ mod tests {
         fn both_sides_agree(steps in prop::collection::vec((0usize..200_000, any::<bool>()), 1..200)) {
             let (mut credit, mut window) = (SendCredit::new(), ReceiveWindow::new());
             let mut queued = 0usize;
-            for (amount, send) in steps {
+            for (step, (amount, send)) in steps.into_iter().enumerate() {
+                let most = most(step / 50); // others come
                 if send {
                     let bytes = amount.min(credit.available());
                     credit.spend(bytes);
@@ -195,7 +226,7 @@ mod tests {
                 } else {
                     let bytes = amount.min(queued);
                     queued -= bytes;
-                    let grant = window.taken(bytes, queued == 0);
+                    let grant = window.taken(bytes, queued == 0, most);
                     prop_assert!(credit.grant(grant).is_ok());
                 }
                 prop_assert!(queued + credit.available() <= MAX_WINDOW as usize);

@@ -140,7 +140,7 @@ async fn establish(
         .map_err(|source| HandshakeError::Identity { address, source })?;
     let mode = if facts.alpn_protocol() == Some(tls::ALPN_LANE) { Mode::Lane } else { Mode::Raw };
     if mode == Mode::Lane {
-        socket::notice_vanished(&socket);
+        socket::face_peer(&socket);
     }
     Ok(Established { socket, tls, plain, input, closed, peer, mode, expires })
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::cell::StreamCell;
 use super::codec::{CodecError, Event};
 use super::driver::{Driver, end};
+use super::flow;
 use super::lane::{LaneEnd, Mode};
 use super::stream::{End, OpenRequest, Verdict};
 use crate::model::Reason;
@@ -20,7 +21,7 @@ impl Driver {
         }
         self.heard = true;
         if self.lane.mode() == Mode::Raw {
-            return self.deliver(1, bytes, false).map(|()| 1);
+            return self.deliver(1, bytes).map(|()| 1);
         }
         let mut events = 0;
         while let Some(event) = self.decoder.next(&mut bytes).map_err(|error| violated(&error))? {
@@ -33,7 +34,7 @@ impl Driver {
     fn dispatch(&mut self, event: Event<'_>) -> Result<(), LaneEnd> {
         match event {
             Event::Open { stream, port, service } => self.accept(stream, OpenRequest { service, port }),
-            Event::Data { stream, bytes } => self.deliver(stream, bytes, true),
+            Event::Data { stream, bytes } => self.deliver(stream, bytes),
             Event::Opened { .. } | Event::Refused { .. } if !self.dialled() => {
                 Err(end(Reason::PeerReset, "the peer broke the protocol: it answered its own stream"))
             }
@@ -78,9 +79,11 @@ impl Driver {
         Ok(found)
     }
 
-    fn deliver(&self, stream: u32, bytes: &[u8], limited: bool) -> Result<(), LaneEnd> {
+    fn deliver(&self, stream: u32, bytes: &[u8]) -> Result<(), LaneEnd> {
         let Some(cell) = self.find(stream)? else { return Ok(()) };
-        let credit = cell.deliver(bytes, limited).map_err(|_| overflow())?;
+        let framed = self.lane.mode() == Mode::Lane;
+        let most = framed.then(|| flow::most(self.lane.streams()));
+        let credit = cell.deliver(bytes, most).map_err(|_| overflow())?;
         if credit > 0 {
             self.lane.put(&Event::Credit { stream, bytes: credit });
         }

@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::cell::StreamCell;
 use super::codec::{Event, HEADER_BYTES};
-use super::scratch;
 use super::stream::{End, Stream};
+use super::{flow, scratch};
 use crate::model::Reason;
 use crate::net::{limits, socket};
 
@@ -70,7 +70,8 @@ impl<'a> Pump<'a> {
 
     /// Does what needs no waiting: passes on what is there, and the ends behind it.
     fn settle(&self) -> Option<End> {
-        let written = match self.cell().write_pending(self.app) {
+        let most = flow::most(self.stream.lane.streams());
+        let written = match self.cell().write_pending(self.app, most) {
             Ok(written) => written,
             Err(error) => return Some(app_reset(&error)),
         };
