@@ -68,7 +68,7 @@ async fn vanish(place: Place, wire: Wire, in_flight: bool) -> [Duration; 2] {
     // Of what nobody has acknowledged the kernel knows another deadline.
     let all_arrived = async {
         while !host.is_quiet() {
-            tokio::time::sleep(Duration::from_millis(5)).await
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     soon("acknowledgement of everything", all_arrived).await;
