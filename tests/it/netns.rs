@@ -63,6 +63,16 @@ impl Host {
         self.nft(&format!("add rule inet weft output oifname {link} {matching} drop"));
     }
 
+    /// Whether everything that was sent over the link, either way, is acknowledged.
+    pub fn is_quiet(&self) -> bool {
+        let tables = [sockets(), self.spawn(sockets).join().unwrap()];
+        // As the kernel writes an address, and a queue with nothing in it.
+        let address = format!("{:08X}:", u32::from_ne_bytes(self.there.octets()));
+        let over_the_link = |line: &&str| line.contains(&address);
+        let lines = tables.iter().flat_map(|table| table.lines().filter(over_the_link));
+        lines.into_iter().all(|line| line.split_whitespace().nth(4).unwrap().starts_with("00000000:"))
+    }
+
     fn nft(&self, command: &str) {
         let arguments = ["netns", "exec", &self.name, "nft", command];
         let done = Command::new("ip").args(arguments).output().unwrap();
@@ -91,6 +101,11 @@ impl Drop for Host {
         let _gone = Command::new("ip").args(["netns", "del", &self.name]).status();
         let _gone = Command::new("ip").args(["link", "del", &self.near()]).output();
     }
+}
+
+/// The TCP sockets of the namespace that this thread is in.
+fn sockets() -> String {
+    std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap()
 }
 
 fn run(command: &str) {

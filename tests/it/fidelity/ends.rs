@@ -1,9 +1,13 @@
 //! Clean ends: FIN passes in either direction, whoever says it first, and the other goes on.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weft::model::Reason;
 
-use super::rig::{Rig, SIDES, Side, Wire, fill, hash_of_noise, hash_until_end, read_all, send_noise};
+use super::rig::{
+    Rig, SIDES, Side, Wire, fill, hash_at_a_pace, hash_of_noise, hash_until_end, read_all, send_noise,
+};
 use crate::plane::soon;
 
 /// What arrives after the other direction has ended.
@@ -62,7 +66,7 @@ async fn a_half_close_waits_for_what_is_before_it(wire: Wire) {
         let (mut first, mut second) = rig.connected_from(first).await;
         let sent = fill(&mut first, 3).await;
         first.shutdown().await.unwrap();
-        let (received, hash) = hash_until_end(&mut second).await;
+        let (received, hash) = hash_at_a_pace(&mut second, Duration::from_millis(1)).await;
         assert_eq!(received, sent);
         assert_eq!(hash, hash_of_noise(3, sent));
         second.write_all(b"thanks").await.unwrap();

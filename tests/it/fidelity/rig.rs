@@ -199,8 +199,17 @@ pub(crate) async fn send_noise<W: AsyncWrite + Unpin>(to: &mut W, seed: u64, byt
 
 /// Length and hash of everything until a clean end; bytes must keep coming.
 pub(crate) async fn hash_until_end<R: AsyncRead + Unpin>(from: &mut R) -> (u64, Vec<u8>) {
+    hash_at_a_pace(from, Duration::ZERO).await
+}
+
+/// As [`hash_until_end`], of a reader that takes little and pauses after every read: whatever can pile up
+/// on the way does, to the end.
+pub(super) async fn hash_at_a_pace<R: AsyncRead + Unpin>(
+    from: &mut R,
+    pause: Duration,
+) -> (u64, Vec<u8>) {
     let (mut hash, mut total) = (Context::new(&SHA256), 0);
-    let mut bytes = vec![0; 256 * 1024];
+    let mut bytes = vec![0; if pause.is_zero() { 256 * 1024 } else { 8 * 1024 }];
     loop {
         let read = tokio::time::timeout(DEADLINE, from.read(&mut bytes)).await;
         match read.unwrap_or_else(|_| panic!("nothing more after {total} bytes")).unwrap() {
@@ -208,6 +217,9 @@ pub(crate) async fn hash_until_end<R: AsyncRead + Unpin>(from: &mut R) -> (u64, 
             count => {
                 hash.update(&bytes[..count]);
                 total += count as u64;
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
             }
         }
     }

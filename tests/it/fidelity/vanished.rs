@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::rig::{Rig, Wire};
 use crate::netns::Host;
-use crate::plane::local;
+use crate::plane::{local, soon};
 use crate::process::slow;
 
 /// Noticed when nothing is said, and when something is.
@@ -65,6 +65,13 @@ async fn vanish(place: Place, wire: Wire, in_flight: bool) -> [Duration; 2] {
     };
     let rig = Rig::with_listeners(wire, inbound, foreign).await;
     let (mut client, mut server) = rig.connected().await;
+    // Of what nobody has acknowledged the kernel knows another deadline.
+    let all_arrived = async {
+        while !host.is_quiet() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("acknowledgement of everything", all_arrived).await;
     host.drop_packets("");
     let vanished = Instant::now();
     if in_flight {
