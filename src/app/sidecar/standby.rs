@@ -133,7 +133,7 @@ impl Standby {
             inbound: Some(inbound),
             upstreams,
             workers: settings.workers,
-            capacity: capacity,
+            capacity,
         };
         let proxy = Proxy::start(plane, &agent.handle, &metrics)
             .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
