@@ -150,16 +150,38 @@ mod tests {
         assert!(text == expected.as_bytes());
     }
 
+    /// A log that says when it is written to, and then waits for its gate.
+    struct Gated {
+        asked: mpsc::SyncSender<()>,
+        gate: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gated {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _nobody_asks_twice = self.asked.try_send(());
+            self.gate.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_reader_that_stalls_costs_lines_and_bounded_memory_but_no_time() {
-        let (sender, batches) = mpsc::sync_channel(0);
-        let lines = Lines::start(Slow(sender)).unwrap();
+        let (asked, is_asked) = mpsc::sync_channel(1);
+        let gate = Arc::new(Mutex::new(Vec::new()));
+        let lines = Lines::start(Gated { asked, gate: Arc::clone(&gate) }).unwrap();
         let line = "x".repeat(1000);
-        let taken = (0..5000).take_while(|_| lines.put(|out| out.push_str(&line))).count();
-        assert!(taken < 3000, "{taken} kilobytes were taken");
-        assert!(!lines.put(|out| out.push_str(&line)));
-        let reader = std::thread::spawn(move || batches.iter().map(|batch| batch.len()).take(2).sum());
-        let read: usize = reader.join().unwrap();
-        assert_eq!(read, taken * 1000, "what was taken is written once the reader is back");
+        let put = || lines.put(|out| out.push_str(&line));
+        let stalled = gate.lock().unwrap();
+        assert!(put());
+        is_asked.recv().unwrap();
+        let taken = (0..5000).take_while(|_| put()).count();
+        assert_eq!(taken, MAX_BYTES.div_ceil(1000));
+        assert!(!put());
+        drop(stalled);
+        lines.flush();
+        assert_eq!(gate.lock().unwrap().len(), (1 + taken) * 1000, "what was taken is written");
     }
 }
