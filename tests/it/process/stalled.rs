@@ -7,14 +7,14 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::pair::{Pair, exchange_times};
-use super::support::{slow, within};
+use super::support::{slow, until, within};
 use crate::fidelity::rig::{SIDES, Side, Wire, fill, send_noise};
 
 const STALLED: usize = 60;
 /// What a direction whose reader never read may cost each of the two sidecars.
 const NEVER_READ_BYTES: u64 = 64 * 1024;
 /// And one whose reader had earned the largest window before it stalled.
-const EARNED_BYTES: u64 = 1024 * 1024;
+const EARNED_BYTES: u64 = 4 * 1024 * 1024;
 /// By how much the buffers that two threads keep may differ from one moment to another: one read and one
 /// write each.
 const THREADS_BYTES: u64 = 2 * 2 * 256 * 1024;
@@ -68,14 +68,29 @@ async fn stall(wire: Wire) {
 /// By how much either sidecar grows for each reader that stalls. As many before them take what is not
 /// theirs: the buffers that threads keep.
 async fn cost_of_a_stall(pair: &Pair, sender: Side, proof: u64) -> [u64; 2] {
-    let memory = || pair.sidecars().map(|(_, sidecar)| sidecar.process.memory_bytes());
     let mut first = connections(pair, sender, proof, STALLED).await;
     let mut further = connections(pair, sender, proof, STALLED).await;
     stall_all(&mut first).await;
-    let before = memory();
+    let before = settled(pair).await;
     stall_all(&mut further).await;
-    let after = memory();
+    let after = settled(pair).await;
     [0, 1].map(|side| after[side].saturating_sub(before[side] + THREADS_BYTES) / STALLED as u64)
+}
+
+/// The memory of both sidecars, once what is under way on a busy machine has arrived where it stays.
+async fn settled(pair: &Pair) -> [u64; 2] {
+    const STILL: Duration = Duration::from_millis(500);
+    let memory = || pair.sidecars().map(|(_, sidecar)| sidecar.process.memory_bytes());
+    let mut last = memory();
+    until("memory that stays as it is", async || {
+        tokio::time::sleep(STILL).await;
+        let now = memory();
+        let still = now.iter().zip(&last).all(|(now, last)| now.abs_diff(*last) < NEVER_READ_BYTES);
+        last = now;
+        still
+    })
+    .await;
+    last
 }
 
 /// So many connections whose readers have read `proof` bytes each.
@@ -97,6 +112,8 @@ async fn connections(
     ends
 }
 
+/// Until nobody takes any more: on a busy machine a sender may have to wait before it is stopped.
 async fn stall_all(ends: &mut [(TcpStream, TcpStream)]) {
-    join_all(ends.iter_mut().map(|(sends, _)| fill(sends, 2))).await;
+    while join_all(ends.iter_mut().map(|(sends, _)| fill(sends, 2))).await.iter().any(|sent| *sent > 0) {
+    }
 }
