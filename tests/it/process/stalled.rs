@@ -11,13 +11,15 @@ use super::support::{slow, until, within};
 use crate::fidelity::rig::{SIDES, Side, Wire, fill, send_noise};
 
 const STALLED: usize = 60;
-/// What a direction whose reader never read may cost each of the two sidecars.
+/// What a direction whose reader never read may cost each of the two sidecars. In Connect mode as much is
+/// kept, but the memory it is in grows by doubling while the reader's kernel still takes pieces of it.
 const NEVER_READ_BYTES: u64 = 64 * 1024;
+const NEVER_READ_CONNECT_BYTES: u64 = 2 * NEVER_READ_BYTES;
 /// And one whose reader had earned the largest window before it stalled.
 const EARNED_BYTES: u64 = 4 * 1024 * 1024;
-/// By how much the buffers that two threads keep may differ from one moment to another: one read and one
-/// write each.
-const THREADS_BYTES: u64 = 2 * 2 * 256 * 1024;
+/// By how much the buffers that two threads keep may differ from one moment to another: four of 256 KiB
+/// each, and as many that wait to be used again.
+const THREADS_BYTES: u64 = 2 * 8 * 256 * 1024;
 /// What passes before the stall where readers have proven that they are fast.
 const PROOF_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -34,7 +36,11 @@ async fn stalled_readers_in_connect_mode() {
 /// Readers that never read, and readers that read much before, in either direction.
 async fn stall(wire: Wire) {
     let mut too_much = Vec::new();
-    let mut cases = vec![(0, NEVER_READ_BYTES)];
+    let most = match wire {
+        Wire::Lanes => NEVER_READ_BYTES,
+        Wire::Connect => NEVER_READ_CONNECT_BYTES,
+    };
+    let mut cases = vec![(0, most)];
     if slow("readers that stall after they were fast") {
         cases.push((PROOF_BYTES, EARNED_BYTES));
     }
