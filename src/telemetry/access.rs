@@ -1,7 +1,7 @@
 //! The access log: one line per connection, written when it ends or is refused.
 //!
 //! Lines look like those of `tracing` with the target `access`, but are formatted by hand and written by
-//! a thread of their own ([`super::lines`]): a thousand connections cost a few system calls, and whoever
+//! a thread of their own (`telemetry::lines`): a thousand connections cost a few system calls, and whoever
 //! reads the log slowly never holds up traffic.
 
 use std::fmt::{self, Display, Write as _};
