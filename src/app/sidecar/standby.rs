@@ -18,6 +18,7 @@ use crate::agent::{self, Agent};
 use crate::app::AppError;
 use crate::health::Runner;
 use crate::model::ServiceName;
+use crate::net::capacity::Capacity;
 use crate::proxy::{self, LocalApp, Proxy};
 use crate::telemetry::{ProxyMetrics, Readiness, admin};
 
@@ -28,7 +29,7 @@ pub struct Standby {
     kept: Vec<SocketAddr>,
     service: ServiceName,
     app: LocalApp,
-    capacity: crate::net::capacity::Capacity,
+    capacity: Capacity,
     checks: Checks,
     agent: Agent,
     metrics: ProxyMetrics,
@@ -112,32 +113,20 @@ impl Standby {
     /// # Errors
     /// When a thread or a descriptor cannot be had; then nothing runs.
     pub fn open(self) -> Result<Sidecar, AppError> {
-        let Self {
-            listeners,
-            kept,
-            service,
-            app,
-            capacity,
-            checks,
-            agent,
-            metrics,
-            readiness,
-            settings,
-            tasks,
-        } = self;
-        let doors = listeners.doors(&kept)?;
-        let Listeners { inbound, upstreams, admin: admin_listener, bound } = listeners;
+        let (agent, metrics, readiness) = (self.agent, self.metrics, self.readiness);
+        let doors = Arc::new(self.listeners.doors(&self.kept)?);
+        let Listeners { inbound, upstreams, admin: admin_listener, bound } = self.listeners;
         let plane = proxy::Settings {
-            service: service.clone(),
-            app,
+            service: self.service.clone(),
+            app: self.app,
             inbound: Some(inbound),
             upstreams,
-            workers: settings.workers,
-            capacity,
+            workers: self.settings.workers,
+            capacity: self.capacity,
         };
         let proxy = Proxy::start(plane, &agent.handle, &metrics)
             .map_err(|source| AppError::Start { what: "the data plane".to_owned(), source })?;
-        let checks = Arc::new(Runner::start(checks, agent.handle.checks.clone()));
+        let checks = Arc::new(Runner::start(self.checks, agent.handle.checks.clone()));
         let mut admin = None;
         if let Some(listener) = admin_listener {
             let router = admin::router(readiness.clone(), metrics.registry())
@@ -150,7 +139,7 @@ impl Standby {
             serving.spawn(admin::serve(vec![listener], router, stopped));
             admin = Some(Admin { stop, serving });
         }
-        let doors = Arc::new(doors);
+        let (service, settings, tasks) = (self.service, self.settings, self.tasks);
         Ok(Sidecar { bound, service, agent, proxy, checks, readiness, settings, doors, tasks, admin })
     }
 }
