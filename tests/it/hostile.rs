@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client};
 use weft::model::Action;
 
-use crate::plane::{Authority, Plane, application, name, pair, soon};
+use crate::plane::{Authority, Plane, application, echo, name, pair, soon};
 
 const OPEN: u8 = 1;
 const OPENED: u8 = 2;
@@ -39,18 +39,6 @@ async fn lane(ca: &Authority, plane: &Plane, alpn: &[&[u8]]) -> client::TlsStrea
     let stream = TcpStream::connect(plane.inbound).await.unwrap();
     let server = ServerName::IpAddress(plane.inbound.ip().into());
     soon("handshake", TlsConnector::from(Arc::new(config)).connect(server, stream)).await.unwrap()
-}
-
-/// Echoes for as long as the listener lives.
-fn echo(app: TcpListener) {
-    tokio::spawn(async move {
-        while let Ok((mut server, _)) = app.accept().await {
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = server.split();
-                let _broken_off = tokio::io::copy(&mut reader, &mut writer).await;
-            });
-        }
-    });
 }
 
 /// One connection through `web`, there and back.

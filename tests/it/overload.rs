@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use weft::model::{Reason, UpstreamConfig, UpstreamLimits};
 use weft::net::capacity::Capacity;
 
-use crate::plane::{Authority, Plane, Tuning, application, pair, soon};
+use crate::plane::{Authority, Plane, Tuning, application, echo, pair, soon};
 
 const PLENTY: Capacity = Capacity {
     descriptors: 1000,
@@ -44,17 +44,6 @@ async fn tuned_pair(web: Tuning, db: Tuning) -> (Plane, Plane) {
     db.allow_all();
     web.knows("db", "db-1", db.inbound);
     (web, db)
-}
-
-fn echo(app: TcpListener) {
-    tokio::spawn(async move {
-        while let Ok((mut server, _)) = app.accept().await {
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = server.split();
-                let _broken_off = tokio::io::copy(&mut reader, &mut writer).await;
-            });
-        }
-    });
 }
 
 /// Opens a connection through a sidecar and proves that it works.

@@ -108,21 +108,11 @@ impl Plane {
         upstreams: &[&str],
         tuning: Tuning,
     ) -> Self {
-        Self::assemble(local(), authority, service, app, upstreams, tuning)
+        Self::behind(local(), authority, service, app, upstreams, tuning)
     }
 
-    /// As [`Self::start`], with a listener for its peers.
-    pub fn start_on(
-        inbound: std::net::TcpListener,
-        authority: &Authority,
-        service: &str,
-        app: SocketAddr,
-        upstreams: &[&str],
-    ) -> Self {
-        Self::assemble(inbound, authority, service, app, upstreams, Tuning::default())
-    }
-
-    fn assemble(
+    /// As [`Self::tuned`], with a listener for its peers.
+    pub fn behind(
         inbound: std::net::TcpListener,
         authority: &Authority,
         service: &str,
@@ -277,6 +267,18 @@ pub async fn application() -> (TcpListener, SocketAddr) {
     let listener = socket.listen(4096).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+/// Echoes for as long as the listener lives.
+pub fn echo(app: TcpListener) {
+    tokio::spawn(async move {
+        while let Ok((mut server, _)) = app.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = server.split();
+                let _broken_off = tokio::io::copy(&mut reader, &mut writer).await;
+            });
+        }
+    });
 }
 
 /// `web` with an upstream `db`, both allowed everything; the listener is `db`'s application.

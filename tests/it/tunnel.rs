@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft::model::{Action, Reason};
 
-use crate::plane::{Plane, application, pair, soon};
+use crate::plane::{Plane, application, echo, pair, soon};
 
 async fn accept(app: &TcpListener) -> TcpStream {
     soon("connection at the application", app.accept()).await.unwrap().0
@@ -49,14 +49,7 @@ async fn bytes_pass_both_ways_and_both_ends_are_clean() {
 #[tokio::test]
 async fn many_connections_at_once_share_lanes() {
     let (mut web, _db, app, _ca) = pair().await;
-    tokio::spawn(async move {
-        while let Ok((mut server, _)) = app.accept().await {
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = server.split();
-                tokio::io::copy(&mut reader, &mut writer).await.unwrap();
-            });
-        }
-    });
+    echo(app);
     let address = web.upstreams["db"];
     let clients = (0..300u32).map(|number| async move {
         let mut client = TcpStream::connect(address).await.unwrap();

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft::model::Reason;
 
-use crate::plane::{DEADLINE, Plane, pair, soon};
+use crate::plane::{DEADLINE, Plane, echo, pair, soon};
 
 async fn accept(app: &TcpListener) -> TcpStream {
     soon("connection at the application", app.accept()).await.unwrap().0
@@ -55,14 +55,7 @@ async fn a_storm_larger_than_one_lane_is_served() {
 #[tokio::test]
 async fn rotation_loses_no_connection() {
     let (mut web, db, app, ca) = pair().await;
-    tokio::spawn(async move {
-        while let Ok((mut server, _)) = app.accept().await {
-            tokio::spawn(async move {
-                let (mut reader, mut writer) = server.split();
-                let _broken_off = tokio::io::copy(&mut reader, &mut writer).await;
-            });
-        }
-    });
+    echo(app);
     let identities: Vec<_> = (2..60).map(|generation| ca.identity("db", generation)).collect();
     let rotate = async {
         for identity in identities {

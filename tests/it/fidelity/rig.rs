@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::foreign;
 use super::relay::Relay;
-use crate::plane::{Authority, DEADLINE, Plane, application, local, soon};
+use crate::plane::{Authority, DEADLINE, Plane, Tuning, application, local, soon};
 
 /// What the sidecars speak to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Rig {
     async fn unconnected(inbound: std::net::TcpListener) -> (Self, Authority, SocketAddr) {
         let ca = Authority::new().await;
         let (app, address) = application().await;
-        let db = Plane::start_on(inbound, &ca, "db", address, &[]);
+        let db = Plane::behind(inbound, &ca, "db", address, &[], Tuning::default());
         let web = Plane::start(&ca, "web", address, &["db"]);
         db.allow_all();
         let at = db.inbound;
