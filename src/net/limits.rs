@@ -13,8 +13,11 @@ pub const DIAL: Duration = Duration::from_secs(5);
 pub const LOCAL_DIAL: Duration = Duration::from_secs(5);
 /// How long an accepted connection waits for the first configuration and identity.
 pub const FIRST_CONFIG: Duration = Duration::from_secs(10);
-/// Attempts for one application connection, the first included.
+/// Endpoints that one application connection tries before it gives up.
 pub const DIAL_ATTEMPTS: u32 = 4;
+/// Lanes that one application connection finds retired before it gives up. That is nobody's failure: a
+/// peer whose certificate was replaced says so on each lane once, and the next one is new.
+pub const LANE_MOVES: u32 = 32;
 /// Once one direction has ended, the other must move something in this time.
 pub const HALF_CLOSED_IDLE: Duration = Duration::from_secs(300);
 /// A lane without streams is given up after this time.

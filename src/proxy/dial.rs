@@ -88,7 +88,8 @@ impl<'a> Dialler<'a> {
 
     async fn open_somewhere(&mut self, record: &mut Connection) -> Result<(Stream, InFlight), End> {
         let mut last: Option<(End, Next)> = None;
-        for attempt in 1..=limits::DIAL_ATTEMPTS {
+        let (mut attempts, mut moves) = (0, 0);
+        loop {
             let choice = match (self.choose(), last) {
                 (Ok(_), Some((end, Next::ElsewhereOnBudget))) if !self.may_retry() => return Err(end),
                 (Ok(choice), _) => choice,
@@ -96,21 +97,24 @@ impl<'a> Dialler<'a> {
                 (Err(_), Some((end, _))) => return Err(end),
                 (Err(none), None) => return Err(none),
             };
-            record.access().attempts = attempt;
+            record.access().attempts = attempts + moves + 1;
             record.access().endpoint = Some(choice.endpoint.id.clone());
-            match self.attempt(&choice, record).await {
+            let (end, at) = match self.attempt(&choice, record).await {
                 Ok(opened) => return Ok(opened),
                 Err(Failure::Final(end)) => return Err(end),
-                Err(Failure::TryAgain { end, at }) => {
-                    if at != Next::Anywhere {
-                        self.failed.insert(choice.endpoint.id.clone());
-                    }
-                    last = Some((end, at));
-                }
+                Err(Failure::TryAgain { end, at }) => (end, at),
+            };
+            if at == Next::Anywhere {
+                moves += 1;
+            } else {
+                attempts += 1;
+                self.failed.insert(choice.endpoint.id.clone());
             }
+            if attempts >= limits::DIAL_ATTEMPTS || moves >= limits::LANE_MOVES {
+                return Err(end);
+            }
+            last = Some((end, at));
         }
-        let none = || End::new(Reason::NoHealthyEndpoint, "no attempt was possible");
-        Err(last.map_or_else(none, |(end, _)| end))
     }
 
     fn may_retry(&self) -> bool {

@@ -56,11 +56,11 @@ async fn a_storm_larger_than_one_lane_is_served() {
 async fn rotation_loses_no_connection() {
     let (mut web, db, app, ca) = pair().await;
     echo(app);
-    let identities: Vec<_> = (2..60).map(|generation| ca.identity("db", generation)).collect();
+    let identities: Vec<_> = (2..300).map(|generation| ca.identity("db", generation)).collect();
     let rotate = async {
         for identity in identities {
             db.identity.send_replace(Some(identity));
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     let address = web.upstreams["db"];
