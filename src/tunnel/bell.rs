@@ -4,6 +4,8 @@
 //! no change is missed; ringing without a listener does nothing.
 
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
 use std::task::{Context, Waker};
 
 /// See the module.
@@ -24,4 +26,10 @@ impl Bell {
             waker.wake_by_ref();
         }
     }
+}
+
+/// Has the task of `cx` polled again after all others, and after the runtime has looked for new events,
+/// which a plain wake would not let it do.
+pub(super) fn let_others(cx: &mut Context<'_>) {
+    let _pending = pin!(tokio::task::yield_now()).poll(cx);
 }

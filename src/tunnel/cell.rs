@@ -4,15 +4,16 @@
 //! socket does not take (bounded by credit); the pump learns of everything else by the bell.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use bytes::{Buf, BytesMut};
 use tokio::net::TcpStream;
 
 use super::bell::Bell;
 use super::flow::{Overflow, ReceiveWindow, SendCredit};
 use super::stream::{End, OpenRequest, Verdict};
+use super::traffic::Account;
 use crate::net::socket;
 
 /// So much is held for an application before the kernel is asked to queue more than it would.
@@ -26,6 +27,7 @@ pub(super) struct StreamCell {
     pub(super) bell: Bell,
     /// It is among those that the lane tells when it has room again.
     pub(super) waits_for_room: Cell<bool>,
+    pub(super) account: Cell<Account>,
 }
 
 pub(super) struct StreamState {
@@ -33,7 +35,7 @@ pub(super) struct StreamState {
     pub(super) credit: SendCredit,
     pub(super) window: ReceiveWindow,
     /// Bytes for the application that its socket did not take yet.
-    pub(super) pending: BytesMut,
+    pub(super) pending: VecDeque<u8>,
     pub(super) verdict: Option<Verdict>,
     pub(super) reset: Option<End>,
     pub(super) fin_sent: bool,
@@ -56,7 +58,7 @@ impl StreamCell {
                 request: OpenRequest::default(),
                 credit: SendCredit::new(),
                 window: ReceiveWindow::new(),
-                pending: BytesMut::new(),
+                pending: VecDeque::new(),
                 verdict: None,
                 reset: None,
                 fin_sent: false,
@@ -69,6 +71,7 @@ impl StreamCell {
             }),
             bell: Bell::default(),
             waits_for_room: Cell::new(false),
+            account: Cell::default(),
         }
     }
 
@@ -115,6 +118,12 @@ impl StreamCell {
         state.bytes_sent + 2 * state.bytes_received - state.pending.len() as u64
     }
 
+    /// Bytes of the application so far, both ways.
+    pub(super) fn moved(&self) -> u64 {
+        let state = self.state.borrow();
+        state.bytes_sent + state.bytes_received
+    }
+
     /// Bytes that wait for the application.
     pub(super) fn backlog(&self) -> usize {
         self.state.borrow().pending.len()
@@ -147,7 +156,8 @@ impl StreamCell {
         }
         let taken = bytes.len() - rest.len();
         if !rest.is_empty() {
-            state.pending.extend_from_slice(rest);
+            state.pending.reserve_exact(rest.len()); // not twice as much: it may stay for long
+            state.pending.extend(rest);
             if state.pending.len() > HELD_BYTES && !std::mem::replace(&mut state.deep, true) {
                 // What was granted to a quick reader comes now that it is slow: better there than here.
                 self.app.borrow().as_deref().map(socket::queue_all);
@@ -167,9 +177,9 @@ impl StreamCell {
         let mut state = self.state.borrow_mut();
         let mut written = Written::default();
         while !state.pending.is_empty() {
-            match socket::write(app, &state.pending) {
+            match socket::write(app, state.pending.as_slices().0) {
                 Ok(taken) => {
-                    state.pending.advance(taken);
+                    state.pending.drain(..taken);
                     written.bytes += taken;
                     written.credit += {
                         let drained = state.pending.is_empty();
@@ -180,11 +190,12 @@ impl StreamCell {
                 Err(error) => return Err(error),
             }
         }
-        if state.pending.is_empty() && state.pending.capacity() > 0 {
-            state.pending = BytesMut::new(); // an idle stream owns no buffer
-            if std::mem::take(&mut state.deep) {
-                socket::queue_little(app);
-            }
+        if written.bytes > 0 && state.pending.capacity() > 2 * state.pending.len() {
+            state.pending.shrink_to_fit(); // what the kernel has taken need not stay, and nothing of it when idle
+        }
+        if state.deep && state.pending.is_empty() {
+            state.deep = false;
+            socket::queue_little(app);
         }
         if state.app_broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(written) }
     }

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -11,19 +11,18 @@ use tokio::io::{Interest, Ready};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, timeout};
 
+use super::bell::{Bell, let_others};
 use super::codec::Decoder;
 use super::handshake::Established;
 use super::lane::{Inner, Lane, LaneEnd, Mode, State};
 use super::scratch;
 use super::session::SEALED_RECORD_BYTES;
 use super::stream::{End, OpenRequest, Stream, Verdict};
+use super::traffic::Scales;
 use super::wire::{Fault, Read, Wire};
 use crate::model::Reason;
 use crate::net::{limits, socket};
 
-/// Reads in a row before the other tasks of the thread have their turn: a peer that always has something
-/// to say would keep the thread to itself.
-const READS_IN_A_ROW: u32 = 2;
 /// Reads after a failed write: as much as a peer says before it closes.
 const READS_TO_HEAR: u32 = 8;
 /// A read takes so much at first, and more from a peer that fills it with long frames. Many short ones
@@ -72,11 +71,12 @@ impl Driver {
             peer,
             mode,
             state: std::cell::RefCell::new(State::default()),
-            bell: super::bell::Bell::default(),
+            bell: Bell::default(),
             driving: std::cell::Cell::new(false),
             waiting: std::cell::RefCell::default(),
             blocked: std::cell::Cell::new(false),
             wire: std::cell::RefCell::new(Wire::new(tls, input, closed)),
+            scales: std::cell::Cell::new(Scales::new(Instant::now())),
         }));
         let left = expires.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         let expires = Instant::now() + left;
@@ -119,6 +119,7 @@ impl Driver {
         let lane = self.lane.clone();
         lane.0.bell.listen(cx);
         lane.0.driving.set(true);
+        lane.weigh(Instant::now());
         let turn = self.turn(cx);
         lane.0.driving.set(false);
         match turn {
@@ -127,9 +128,9 @@ impl Driver {
         }
     }
 
-    /// Goes on until there is nothing to do, or others shall have their turn.
+    /// Goes on until there is nothing to do, or one read was handled: others have their turn then, or a
+    /// peer that always has something to say would keep the thread to itself.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Option<LaneEnd>, LaneEnd> {
-        let mut reads = 0;
         loop {
             self.begin()?;
             let read = self.read_if_ready(cx)?;
@@ -138,12 +139,8 @@ impl Driver {
                 return Ok(Some(end));
             }
             if read {
-                reads += 1;
-                if reads == READS_IN_A_ROW {
-                    // Unlike a wake, this lets the runtime look for new events first.
-                    let _pending = pin!(yield_now()).poll(cx);
-                    return Ok(None);
-                }
+                let_others(cx);
+                return Ok(None);
             } else if !self.is_writable_again(cx)? && !self.is_time(cx)? {
                 return Ok(None);
             }

@@ -13,18 +13,8 @@ pub const INITIAL_WINDOW: u32 = 64 * 1024;
 /// it to the kernel's queue, see `StreamCell`.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Largest window on a lane that carries more than [`ALONE`] streams: what is under way on one of them is
-/// in front of all others.
-const SHARED_WINDOW: u32 = 256 * 1024;
-/// Streams that may be on a lane of which one is still as good as alone: protocols often have a quiet
-/// connection beside the busy one.
-const ALONE: usize = 2;
-
-/// The largest window of a stream on a lane with so many.
-#[must_use]
-pub const fn most(streams: usize) -> u32 {
-    if streams > ALONE { SHARED_WINDOW } else { MAX_WINDOW }
-}
+/// Largest window of a stream that has light ones beside it on its lane.
+pub const SHARED_WINDOW: u32 = 256 * 1024;
 
 /// Windows that an application must have taken without a backlog before its window grows: what the
 /// kernel queues for one that does not read must not look like reading.
@@ -181,7 +171,9 @@ mod tests {
             let sent = credit.available();
             credit.spend(sent);
             window.received(sent).unwrap();
-            credit.grant(window.taken(sent, true, most(if round < 40 { 1 } else { 3 }))).unwrap();
+            credit
+                .grant(window.taken(sent, true, if round < 40 { MAX_WINDOW } else { SHARED_WINDOW }))
+                .unwrap();
         }
         assert_eq!(credit.available(), SHARED_WINDOW as usize);
     }
@@ -217,7 +209,7 @@ mod tests {
             let (mut credit, mut window) = (SendCredit::new(), ReceiveWindow::new());
             let mut queued = 0usize;
             for (step, (amount, send)) in steps.into_iter().enumerate() {
-                let most = most(step / 50); // others come
+                let most = if step < 100 { MAX_WINDOW } else { SHARED_WINDOW };
                 if send {
                     let bytes = amount.min(credit.available());
                     credit.spend(bytes);

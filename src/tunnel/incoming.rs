@@ -8,7 +8,6 @@ use std::rc::Rc;
 use super::cell::StreamCell;
 use super::codec::{CodecError, Event};
 use super::driver::{Driver, end};
-use super::flow;
 use super::lane::{LaneEnd, Mode};
 use super::stream::{End, OpenRequest, Verdict};
 use crate::model::Reason;
@@ -82,7 +81,7 @@ impl Driver {
     fn deliver(&self, stream: u32, bytes: &[u8]) -> Result<(), LaneEnd> {
         let Some(cell) = self.find(stream)? else { return Ok(()) };
         let framed = self.lane.mode() == Mode::Lane;
-        let most = framed.then(|| flow::most(self.lane.streams()));
+        let most = framed.then(|| self.lane.most_window(&cell));
         let credit = cell.deliver(bytes, most).map_err(|_| overflow())?;
         if credit > 0 {
             self.lane.put(&Event::Credit { stream, bytes: credit });

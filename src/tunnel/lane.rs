@@ -9,13 +9,15 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::bell::Bell;
 use super::cell::StreamCell;
 use super::codec::{self, Event};
-use super::scratch;
 use super::stream::{OpenRequest, Stream, Verdict};
+use super::traffic::{Scales, Weight};
 use super::wire::{Fault, Wire};
+use super::{flow, scratch};
 use crate::model::{Reason, ServiceName, SpiffeId};
 use crate::net::limits;
 
@@ -56,6 +58,7 @@ pub(super) struct Inner {
     pub(super) blocked: Cell<bool>,
     /// Borrowed for the length of one read or write.
     pub(super) wire: RefCell<Wire>,
+    pub(super) scales: Cell<Scales>,
 }
 
 #[derive(Default)]
@@ -139,6 +142,29 @@ impl Lane {
                 self.find(1).map_or(0, |cell| limits::RAW_BUFFER.saturating_sub(cell.backlog()))
             }
         }
+    }
+
+    /// Finds out which streams are heavy now, if it is time to.
+    pub(super) fn weigh(&self, now: Instant) {
+        let mut scales = self.0.scales.get();
+        if scales.is_due(now) {
+            let state = self.0.state.borrow();
+            scales.weigh(now, state.streams.values().map(|cell| (&cell.account, cell.moved())));
+            self.0.scales.set(scales);
+        }
+    }
+
+    /// Whether a stream that is opened here would have a heavy one beside it.
+    pub(super) fn carries_bulk(&self) -> bool {
+        self.weigh(Instant::now());
+        self.0.scales.get().heavy > 0
+    }
+
+    /// The largest window for a stream, for what is under way on it is in front of the others.
+    pub(super) fn most_window(&self, cell: &StreamCell) -> u32 {
+        let itself = usize::from(cell.account.get().weight == Weight::Light);
+        let light = self.0.scales.get().light.saturating_sub(itself);
+        if light > 0 { flow::SHARED_WINDOW } else { flow::MAX_WINDOW }
     }
 
     /// Opens a stream to a service of the peer. `None` when the lane takes no new streams.

@@ -22,6 +22,7 @@ mod session;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod wire;
 
 pub use driver::Driver;

@@ -135,8 +135,9 @@ impl Pool {
     fn best(&self, key: &Key) -> Option<Lane> {
         let lanes = self.lanes.borrow();
         let open: Vec<&Lane> = lanes.get(key)?.iter().filter(|lane| lane.is_open()).collect();
-        let best = open.iter().min_by_key(|lane| (lane.is_congested(), lane.streams()))?;
-        let at_ease = !best.is_congested() && best.streams() < limits::STREAMS_PER_LANE;
+        let strain = |lane: &Lane| (lane.is_congested(), lane.carries_bulk());
+        let best = open.iter().min_by_key(|lane| (strain(lane), lane.streams()))?;
+        let at_ease = strain(best) == (false, false) && best.streams() < limits::STREAMS_PER_LANE;
         (at_ease || open.len() >= limits::LANES_PER_ENDPOINT).then(|| Lane::clone(best))
     }
 

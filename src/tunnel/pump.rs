@@ -13,10 +13,11 @@ use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::bell::let_others;
 use super::cell::StreamCell;
 use super::codec::{Event, HEADER_BYTES};
-use super::stream::{End, Stream};
-use super::{flow, scratch};
+use super::scratch;
+use super::stream::{End, LONG_BYTES, Stream};
 use crate::model::Reason;
 use crate::net::{limits, socket};
 
@@ -27,6 +28,15 @@ pub(super) struct Pump<'a> {
     half_closed: HalfClosed,
     /// Watches for a reset while nothing is read, which would notice it.
     reset: Option<Pin<Box<dyn Future<Output = io::Result<Ready>>>>>,
+}
+
+/// Whether something may have moved, so that it is worth to look again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    Nothing,
+    Some,
+    /// So much that others shall have their turn.
+    Much,
 }
 
 /// What a pump waits for.
@@ -60,9 +70,13 @@ impl<'a> Pump<'a> {
                 return Poll::Ready(End::new(Reason::IdleTimeout, detail));
             }
             match self.move_some(cx, wants) {
-                Ok(true) => {}
-                Ok(false) if self.half_closed.poll(cx).is_ready() => {}
-                Ok(false) => return Poll::Pending,
+                Ok(Moved::Much) => {
+                    let_others(cx);
+                    return Poll::Pending;
+                }
+                Ok(Moved::Some) => {}
+                Ok(Moved::Nothing) if self.half_closed.poll(cx).is_ready() => {}
+                Ok(Moved::Nothing) => return Poll::Pending,
                 Err(error) => return Poll::Ready(app_reset(&error)),
             }
         }
@@ -70,7 +84,7 @@ impl<'a> Pump<'a> {
 
     /// Does what needs no waiting: passes on what is there, and the ends behind it.
     fn settle(&self) -> Option<End> {
-        let most = flow::most(self.stream.lane.streams());
+        let most = self.stream.lane.most_window(self.cell());
         let written = match self.cell().write_pending(self.app, most) {
             Ok(written) => written,
             Err(error) => return Some(app_reset(&error)),
@@ -118,21 +132,19 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Says whether something may have moved, so that it is worth to look again.
-    fn move_some(&mut self, cx: &mut Context<'_>, wants: Wants) -> io::Result<bool> {
-        let mut moved = false;
+    fn move_some(&mut self, cx: &mut Context<'_>, wants: Wants) -> io::Result<Moved> {
+        let mut moved = Moved::Nothing;
         if wants.write
             && let Poll::Ready(ready) = self.app.poll_write_ready(cx)
         {
             ready?;
-            moved = true; // the next look writes
+            moved = Moved::Some; // the next look writes
         }
         if wants.read {
             self.reset = None;
             if let Poll::Ready(ready) = self.app.poll_read_ready(cx) {
                 ready?;
-                self.read_app()?;
-                moved = true;
+                moved = if self.read_app()? >= LONG_BYTES { Moved::Much } else { Moved::Some };
             }
         } else {
             self.watch_for_reset(cx)?;
@@ -155,7 +167,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Reads once from the application and sends it on.
-    fn read_app(&self) -> io::Result<()> {
+    fn read_app(&self) -> io::Result<usize> {
         let credit = match self.stream.is_raw() {
             true => self.stream.lane.room(), // which is not zero, or nothing would be read
             false => self.cell().state.borrow().credit.available(),
@@ -171,10 +183,10 @@ impl<'a> Pump<'a> {
             Ok(0) => {
                 self.cell().state.borrow_mut().fin_sent = true;
                 self.stream.lane.put(&Event::Fin { stream: self.cell().id });
-                Ok(())
+                Ok(0)
             }
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            read => read,
         }
     }
 }

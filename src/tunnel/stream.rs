@@ -17,7 +17,7 @@ use crate::model::Reason;
 use crate::net::socket;
 
 /// A read of so many bytes is sent at once: gathering it with others would cost a copy and save nothing.
-const LONG_BYTES: usize = 16 * 1024;
+pub(super) const LONG_BYTES: usize = 16 * 1024;
 
 /// What became of an OPEN.
 #[derive(Debug, Clone, PartialEq, Eq)]

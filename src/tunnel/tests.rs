@@ -215,3 +215,55 @@ async fn those_who_waited_for_one_dial_do_not_overfill_its_lane() {
     };
     LocalSet::new().run_until(Box::pin(flow)).await;
 }
+
+#[tokio::test]
+async fn a_new_stream_keeps_away_from_bulk() {
+    let flow = async {
+        let pool = Rc::new(Pool::default());
+        let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let key = Key { service: service(), address, generation: 1 };
+        // Whatever is opened at the far end is accepted, and swallowed.
+        let dial = || async {
+            let Ends { lane, dialling, accepting, mut opened } = ends(true).await;
+            spawn_local(accepting.run());
+            spawn_local(async move {
+                while let Some(mut stream) = opened.recv().await {
+                    let (mut sink, far) = application().await;
+                    spawn_local(async move {
+                        stream.accept();
+                        stream.pump(&far).await
+                    });
+                    spawn_local(
+                        async move { tokio::io::copy(&mut sink, &mut tokio::io::empty()).await },
+                    );
+                }
+            });
+            Ok((lane, dialling))
+        };
+        let lane = async || pool.lane(&key, dial).await.unwrap_or_else(|e| panic!("{e}"));
+
+        let busy = lane().await;
+        let mut bulk = busy.open(&service(), 0).unwrap();
+        let (mut client, app) = application().await;
+        spawn_local(async move { bulk.pump(&app).await });
+        let flood = spawn_local(async move {
+            let block = vec![7u8; 128 * 1024];
+            while client.write_all(&block).await.is_ok() {}
+        });
+        let is_bulk = async |wanted: bool| {
+            while busy.carries_bulk() != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("bulk", is_bulk(true)).await;
+        let quiet = soon("another lane", lane()).await;
+        assert!(!quiet.is(&busy));
+        assert!(lane().await.is(&quiet), "and the next one comes there, too");
+
+        flood.abort();
+        soon("the end of it", is_bulk(false)).await;
+        let _first = quiet.open(&service(), 0).unwrap();
+        assert!(lane().await.is(&busy), "the lane is as good as any again");
+    };
+    LocalSet::new().run_until(Box::pin(flow)).await;
+}
