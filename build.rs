@@ -1,7 +1,9 @@
-//! Compiles `proto/` with a pure Rust compiler, so that building needs no protoc.
+//! Compiles `proto/` with a pure Rust compiler, so that building needs no protoc, and packs what the
+//! loader reads.
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::Command;
 
 const PROTOS: [&str; 3] = ["weft/v1/identity.proto", "weft/v1/mesh.proto", "weft/v1/registry.proto"];
 
@@ -11,7 +13,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("weft_descriptor.bin");
     std::fs::write(&out, prost_bytes(&descriptors))?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
+    pack_relocations();
     Ok(())
+}
+
+/// Relative relocations in their short form (DT_RELR): a loader that reads 20 KiB of them instead of
+/// 650 leaves that much less of the program in the memory of every sidecar. The C library of the machine
+/// that runs it has to know the form, so only builds for this machine have it, and only if it does.
+fn pack_relocations() {
+    let is_set = |name: &str, value: &str| std::env::var(name).is_ok_and(|set| set == value);
+    let native = std::env::var("HOST").is_ok_and(|host| is_set("TARGET", &host));
+    if native && is_set("CARGO_CFG_TARGET_ENV", "gnu") && libc_version() >= Some((2, 36)) {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+fn libc_version() -> Option<(u32, u32)> {
+    let told = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?; // "glibc 2.36"
+    let told = String::from_utf8(told.stdout).ok()?;
+    let (major, minor) = told.trim().strip_prefix("glibc ")?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The descriptor set as gRPC reflection serves it.
