@@ -63,6 +63,7 @@ struct Reading {
     backend_s: f64,
     own_s: f64,
     machine_s: f64,
+    stolen_s: f64,
 }
 
 /// What a measure used.
@@ -72,7 +73,7 @@ pub struct Cost {
     pub helpers_s: f64,
     /// CPU of everything on the machine: load and backend too.
     pub machine_s: f64,
-    /// Share of the machine that work of others had meanwhile.
+    /// Share of the machine that work of others had meanwhile, other machines on its host included.
     pub foreign_share: f64,
 }
 
@@ -139,7 +140,8 @@ impl Session {
         let known_s =
             pair_s + helpers_s + (after.backend_s - before.backend_s) + (after.own_s - before.own_s);
         let capacity_s = (after.at - before.at).as_secs_f64() * self.cores as f64;
-        let foreign_share = ((machine_s - known_s) / capacity_s).max(0.0);
+        let stolen_s = after.stolen_s - before.stolen_s;
+        let foreign_share = ((machine_s - known_s + stolen_s) / capacity_s).max(0.0);
         Ok((result, Cost { pair_s, helpers_s, machine_s, foreign_share }))
     }
 
@@ -157,6 +159,7 @@ impl Session {
             backend_s: usage::cpu_s(&[self.backend.pid()]),
             own_s: usage::own_cpu_s(),
             machine_s: usage::machine_cpu_s(),
+            stolen_s: usage::stolen_cpu_s(),
         }
     }
 

@@ -47,15 +47,25 @@ pub fn own_cpu_s() -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// Seconds of CPU that everything on this machine has used since it started.
+/// Seconds of CPU that everything on this machine has used since it started: user, nice, system, irq,
+/// softirq.
 pub fn machine_cpu_s() -> f64 {
+    all_cores_s(&[0, 1, 2, 5, 6])
+}
+
+/// Seconds of CPU that the hypervisor gave to other machines while this one wanted them.
+pub fn stolen_cpu_s() -> f64 {
+    all_cores_s(&[7])
+}
+
+/// Sum of these columns of `/proc/stat`.
+fn all_cores_s(columns: &[usize]) -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
     let fields: Vec<u64> =
         line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-    // user, nice, system, irq, softirq; not idle, iowait and what the hypervisor took
-    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|&index| fields.get(index)).sum();
-    busy as f64 / rustix::param::clock_ticks_per_second() as f64
+    let ticks: u64 = columns.iter().filter_map(|&index| fields.get(index)).sum();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Memory of process trees, in KiB.

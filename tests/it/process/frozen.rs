@@ -55,7 +55,10 @@ async fn a_frozen_and_a_refusing_endpoint_cost_nothing_that_could_go_elsewhere()
     let log = web.process.connections();
     for failure in &seen.failures {
         let client = failure.client.map(|address| address.to_string());
-        let line = log.iter().rev().find(|line| line["client_addr"].as_str() == client.as_deref());
+        // A later connection may have had the same port.
+        let is_it =
+            |line: &&Value| line["client_addr"].as_str() == client.as_deref() && line["reason"] != "ok";
+        let line = log.iter().rev().find(is_it);
         let line = line.unwrap_or_else(|| panic!("no record of {failure:?}"));
         let detail = line["detail"].as_str().unwrap_or_default();
         let tied = detail.contains("bytes are on their way to it");
