@@ -119,7 +119,8 @@ pub fn which(name: &str) -> Option<PathBuf> {
 /// The first number with dots in what a program prints when asked for its version.
 pub fn version(peer: &dyn Peer, program: &Path) -> Outcome<String> {
     let (text, errors) = process::output(program, [peer.version_argument()])?;
-    Ok(version_in(&format!("{text} {errors}")))
+    // Some begin with the name they were called by, and a path may have numbers of its own.
+    Ok(version_in(&format!("{text} {errors}").replace(&program.display().to_string(), "")))
 }
 
 fn version_in(text: &str) -> String {
