@@ -19,6 +19,9 @@ use crate::net::socket;
 /// So much is held for an application before the kernel is asked to queue more than it would.
 const HELD_BYTES: usize = 64 * 1024;
 
+/// A backlog grows by an eighth, which it may waste, or by so much.
+const LEAST_GROWTH_BYTES: usize = 1024;
+
 /// State shared by the driver and the pump.
 pub(super) struct StreamCell {
     pub(super) id: u32,
@@ -156,8 +159,7 @@ impl StreamCell {
         }
         let taken = bytes.len() - rest.len();
         if !rest.is_empty() {
-            state.pending.reserve_exact(rest.len()); // not twice as much: it may stay for long
-            state.pending.extend(rest);
+            keep(&mut state.pending, rest);
             if state.pending.len() > HELD_BYTES && !std::mem::replace(&mut state.deep, true) {
                 // What was granted to a quick reader comes now that it is slow: better there than here.
                 self.app.borrow().as_deref().map(socket::queue_all);
@@ -201,10 +203,40 @@ impl StreamCell {
     }
 }
 
+/// Appends to a backlog. Doubling it would waste as much as it holds, for as long as its reader stalls;
+/// growing it to the byte would move all of it for each small frame.
+fn keep(backlog: &mut VecDeque<u8>, bytes: &[u8]) {
+    if backlog.capacity() - backlog.len() < bytes.len() {
+        backlog.reserve_exact(bytes.len().max(backlog.len() / 8).max(LEAST_GROWTH_BYTES));
+    }
+    backlog.extend(bytes);
+}
+
 /// What [`StreamCell::write_pending`] came to.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) bytes: usize,
     /// Without meaning in Connect mode, which knows no credit.
     pub(super) credit: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnel::flow::{INITIAL_WINDOW, MAX_WINDOW};
+
+    /// A peer that sends single bytes to a reader that stalls must not have all of them moved each time.
+    #[test]
+    fn a_backlog_grows_in_few_steps_and_wastes_little() {
+        let cell = StreamCell::new(1);
+        let (mut steps, mut capacity) = (0, 0);
+        for _ in 0..INITIAL_WINDOW {
+            cell.deliver(&[7], Some(MAX_WINDOW)).unwrap();
+            let now = cell.state.borrow().pending.capacity();
+            steps += usize::from(now != capacity);
+            capacity = now;
+        }
+        assert!(steps < 64, "{steps} steps");
+        assert!(capacity <= INITIAL_WINDOW as usize * 9 / 8 + LEAST_GROWTH_BYTES, "{capacity} bytes");
+    }
 }

@@ -59,6 +59,11 @@ fn service() -> ServiceName {
     ServiceName::new("db").unwrap()
 }
 
+/// Where a pool's dials are said to go.
+fn key() -> Key {
+    Key { service: service(), address: "127.0.0.1:9".parse().unwrap(), generation: 1 }
+}
+
 /// The two ends of an application's connection.
 async fn application() -> (TcpStream, Rc<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -151,7 +156,7 @@ async fn what_a_foreign_server_says_first_waits_for_the_stream() {
         server.write_all(b"220 ready").await.unwrap();
         // Driven before anybody has opened the stream, as when the dial was shared.
         spawn_local(ends.dialling.run());
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        soon("first words at the lane", ends.lane.0.socket.readable()).await.unwrap();
         let mut stream = ends.lane.open(&service(), 0).unwrap();
         let (mut client, app) = application().await;
         spawn_local(async move { stream.pump(&app).await });
@@ -193,8 +198,7 @@ async fn an_application_that_does_not_read_costs_one_small_window() {
 async fn those_who_waited_for_one_dial_do_not_overfill_its_lane() {
     let flow = async {
         let pool = Rc::new(Pool::default());
-        let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
-        let key = Key { service: service(), address, generation: 1 };
+        let key = key();
         let one = || async {
             let dial = || async {
                 let Ends { lane, dialling, accepting, opened } = ends(true).await;
@@ -220,8 +224,7 @@ async fn those_who_waited_for_one_dial_do_not_overfill_its_lane() {
 async fn a_new_stream_keeps_away_from_bulk() {
     let flow = async {
         let pool = Rc::new(Pool::default());
-        let address: SocketAddr = "127.0.0.1:9".parse().unwrap();
-        let key = Key { service: service(), address, generation: 1 };
+        let key = key();
         // Whatever is opened at the far end is accepted, and swallowed.
         let dial = || async {
             let Ends { lane, dialling, accepting, mut opened } = ends(true).await;
