@@ -3,6 +3,8 @@
 mod checks;
 mod declared;
 mod metrics;
+mod own;
+mod reaper;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use tokio::task::JoinSet;
 use self::checks::Checks;
 use self::metrics::{CountedStore, count_events};
 use super::{AppError, ports};
-use crate::api::{self, ApiState};
+use crate::api::{self, ApiState, Decoders};
 use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
 use crate::config;
@@ -90,6 +92,7 @@ impl Server {
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
         let mut grpc =
             control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
+        own::register(&catalog, grpc.local_addr().port()).await?;
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
         checks.listen(&metrics);
@@ -98,7 +101,7 @@ impl Server {
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
-        let mut state = ApiState::new(catalog.clone(), ca.clone(), Arc::new(decode));
+        let mut state = ApiState::new(catalog.clone(), ca.clone(), decoders());
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         state.pretty = settings.dev;
@@ -225,7 +228,12 @@ fn control_settings(settings: &Settings) -> control::Settings {
     control::Settings { dev: settings.dev, ..control::Settings::default() }
 }
 
-/// Reads the body of a registration over the HTTP API.
-fn decode(body: &[u8]) -> Result<Definition, String> {
-    config::parse_definition_json(body).map_err(|faults| config::api_message(&faults))
+/// Readers of what is registered over the HTTP API: the same as for files.
+#[must_use]
+pub fn decoders() -> Decoders {
+    let message = |faults: Vec<config::Diagnostic>| config::api_message(&faults);
+    Decoders {
+        definition: Arc::new(move |body| config::parse_definition_json(body).map_err(message)),
+        check: Arc::new(move |body| config::parse_check_json(body).map_err(message)),
+    }
 }

@@ -55,6 +55,7 @@ pub(crate) async fn sidecar(
         timeout: Duration::ZERO,
         initial: CheckStatus::Passing,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }];

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::app::AppError;
-use crate::catalog::{Catalog, Owner};
+use crate::catalog::{Catalog, Owner, Unlisted};
 use crate::model::service::SIDECAR_PORTS;
 use crate::model::{Check, CheckDefinition, Definition, InstanceId, NodeName};
 use crate::store::{Op, Store, StoreError, Txn};
@@ -30,7 +30,7 @@ pub(super) async fn apply(
         registrations.extend(definition.expand(node, port)?);
     }
     if !registrations.is_empty() {
-        catalog.register(registrations, Owner::Permanent).await?;
+        catalog.register(registrations, Owner::Permanent, Unlisted::Remove).await?;
     }
     for definition in node_checks {
         catalog.put_check(&node_check(node, definition)).await?;
@@ -43,18 +43,8 @@ pub(super) async fn apply(
 }
 
 fn node_check(node: &NodeName, definition: &CheckDefinition) -> Check {
-    Check {
-        node: node.clone(),
-        id: definition.id.clone(),
-        name: definition.name.clone(),
-        notes: definition.notes.clone(),
-        status: definition.initial,
-        output: String::new(),
-        instance: None,
-        // Consul leaves the type of node checks from files empty.
-        type_name: String::new(),
-        definition: Some(definition.clone()),
-    }
+    // Consul leaves the type of node checks from files empty.
+    Check { type_name: String::new(), ..Check::declared(node, None, definition) }
 }
 
 async fn remembered(store: &dyn Store) -> Result<BTreeSet<InstanceId>, AppError> {

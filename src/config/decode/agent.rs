@@ -41,6 +41,8 @@ pub struct AgentKeys {
     pub grpc_address: Option<IpAddr>,
     pub dns_address: Option<IpAddr>,
     pub advertise_addr: Option<IpAddr>,
+    /// Whether checks in files may run programs of this machine; the API never may.
+    pub scripts: Option<bool>,
     /// What `default_intention_policy` says; without it, the default policy of an enabled `acl`
     /// block, on which Consul falls back.
     pub default_intention_policy: Option<Action>,
@@ -82,6 +84,8 @@ pub(super) fn decode<'v>(
     set(&mut agent.log_level, fields.parsed(report, "log_level", log_level));
     set(&mut agent.client_addr, fields.parsed(report, "client_addr", ip_address));
     set(&mut agent.advertise_addr, fields.parsed(report, "advertise_addr", ip_address));
+    set(&mut agent.scripts, fields.boolean(report, "enable_script_checks"));
+    set(&mut agent.scripts, fields.boolean(report, "enable_local_script_checks"));
     ports(report, &fields, agent);
     addresses(report, &fields, agent);
     let policy = fields.parsed(report, "default_intention_policy", action);
