@@ -8,6 +8,7 @@ use axum::response::Response;
 
 use super::body::JsonBytes;
 use super::error::ApiError;
+use super::filter::schema;
 use super::health::tagged_checks;
 use super::json::agent::{SelfFacts, agent_self};
 use super::json::check::CheckJson;
@@ -56,23 +57,27 @@ fn control_address(app: &Shared) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-pub(super) async fn services(State(app): App, params: Params) -> Response {
+pub(super) async fn services(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let filter = params.filter(schema::SERVICE)?;
     let records = app.state.catalog.instances_on(&app.state.catalog.settings().node);
     let services: BTreeMap<_, _> = records
         .iter()
         .map(|record| (record.instance.id.as_str(), AgentService::from(&*record.instance)))
+        .filter(|(_, service)| filter.keeps(service))
         .collect();
-    reply::json(params.layout, &services)
+    Ok(reply::json(params.layout, &services))
 }
 
-pub(super) async fn checks(State(app): App, params: Params) -> Response {
+pub(super) async fn checks(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let filter = params.filter(schema::CHECK)?;
     let checks = tagged_checks(&app, &app.state.catalog.settings().node);
     let checks: BTreeMap<_, _> = checks
         .iter()
         .filter(|(record, _)| is_own(record))
         .map(|(record, tags)| (record.check.id.as_str(), CheckJson::agent(record, tags)))
+        .filter(|(_, check)| filter.keeps(check))
         .collect();
-    reply::json(params.layout, &checks)
+    Ok(reply::json(params.layout, &checks))
 }
 
 /// Whether a check is the agent's own: `serfHealth` is the catalog's word about the agent.

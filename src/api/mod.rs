@@ -12,6 +12,7 @@ mod catalog;
 mod connect;
 mod decode;
 mod error;
+pub mod filter;
 mod guard;
 mod health;
 mod intentions;
