@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::filter::{Filter, Schema};
 use super::query::{Consistency, Params, ReadOptions};
 use super::reply::{self, Layout};
 use super::{Index, Shared};
@@ -48,6 +49,19 @@ impl Read {
             index = current(app, topics);
         }
         Ok(Self { index, consistency: options.consistency, layout: params.layout })
+    }
+
+    /// As [`Self::begin`] for an answer whose items can be filtered. A bad filter is told before the
+    /// wait, and after the faults of other parameters.
+    pub(super) async fn begin_filtered(
+        app: &Shared,
+        params: &Params,
+        topics: &[Topic],
+        schema: Schema,
+    ) -> Result<(Self, Filter), ApiError> {
+        params.read_options(&app.state.catalog.settings().datacenter)?;
+        let filter = params.filter(schema).map_err(ApiError::with_index)?;
+        Ok((Self::begin(app, params, topics).await?, filter))
     }
 
     /// The answer, with Consul's four headers.

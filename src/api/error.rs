@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::filter::FilterError;
 use super::reply;
 use crate::ca::CaError;
 use crate::catalog::CatalogError;
@@ -61,6 +62,19 @@ impl From<CatalogError> for ApiError {
             }
             CatalogError::Contended => StatusCode::SERVICE_UNAVAILABLE,
             CatalogError::Store(_) | CatalogError::NoRandom => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// Consul 1.8.7 calls a bad expression a fault of its own; bounds are ours.
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        let status = match &error {
+            FilterError::Invalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            FilterError::TooLong | FilterError::TooDeep | FilterError::TooManyPatterns => {
+                StatusCode::BAD_REQUEST
+            }
         };
         Self::new(status, error.to_string())
     }

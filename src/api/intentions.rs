@@ -11,6 +11,7 @@ use super::blocking::Read;
 use super::body::JsonBytes;
 use super::decode::Fields;
 use super::error::ApiError;
+use super::filter::schema;
 use super::json::intention::{IntentionJson, describe, parse_action};
 use super::limits::MAX_MATCH_NAMES;
 use super::query::Params;
@@ -56,9 +57,11 @@ const UNSUPPORTED: &[&str] = &["Permissions", "JWT", "SourcePeer", "SourceSamene
 type Record = (Arc<Intention>, Index, Index);
 
 pub(super) async fn list(State(app): App, params: Params) -> Result<Response, ApiError> {
-    let read = Read::begin(&app, &params, &[Topic::Intentions]).await?;
+    let (read, filter) =
+        Read::begin_filtered(&app, &params, &[Topic::Intentions], schema::INTENTION).await?;
     let records = app.state.catalog.intentions();
-    Ok(read.json_without_consistency(&records.iter().map(legacy).collect::<Vec<_>>()))
+    let rules: Vec<_> = records.iter().map(legacy).filter(|rule| filter.keeps(rule)).collect();
+    Ok(read.json_without_consistency(&rules))
 }
 
 pub(super) async fn create(

@@ -13,6 +13,7 @@ mod catalog_write;
 mod connect;
 mod decode;
 mod error;
+pub mod filter;
 mod guard;
 mod health;
 mod intentions;

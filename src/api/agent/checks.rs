@@ -10,6 +10,7 @@ use super::services::own_instances;
 use crate::api::body::JsonBytes;
 use crate::api::decode::Fields;
 use crate::api::error::ApiError;
+use crate::api::filter::schema;
 use crate::api::health::tagged_checks;
 use crate::api::json::check::CheckJson;
 use crate::api::query::Params;
@@ -18,13 +19,15 @@ use crate::catalog::CheckRecord;
 use crate::model::check::cut_output;
 use crate::model::{Check, CheckDefinition, CheckKind, CheckReport, CheckStatus};
 
-pub(in crate::api) async fn list(State(app): App, params: Params) -> Response {
+pub(in crate::api) async fn list(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let filter = params.filter(schema::CHECK)?;
     let checks = own_checks(&app);
     let checks: BTreeMap<_, _> = checks
         .iter()
         .map(|(record, tags)| (record.check.id.as_str(), CheckJson::agent(record, tags)))
+        .filter(|(_, check)| filter.keeps(check))
         .collect();
-    reply::json(params.layout, &checks)
+    Ok(reply::json(params.layout, &checks))
 }
 
 /// The checks of the server's node, without `serfHealth`, which is the catalog's word about the node.

@@ -11,6 +11,7 @@ use super::scripts_refused;
 use crate::api::blocking;
 use crate::api::body::JsonBytes;
 use crate::api::error::ApiError;
+use crate::api::filter::schema;
 use crate::api::json::service::{AgentService, content_hash};
 use crate::api::query::{Params, parse_bool};
 use crate::api::{App, Shared, reply};
@@ -27,13 +28,15 @@ pub(in crate::api) fn own_instances(app: &Shared) -> Vec<InstanceRecord> {
     records
 }
 
-pub(in crate::api) async fn list(State(app): App, params: Params) -> Response {
+pub(in crate::api) async fn list(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let filter = params.filter(schema::SERVICE)?;
     let records = own_instances(&app);
     let services: BTreeMap<_, _> = records
         .iter()
         .map(|record| (record.instance.id.as_str(), AgentService::from(&*record.instance)))
+        .filter(|(_, service)| filter.keeps(service))
         .collect();
-    reply::json(params.layout, &services)
+    Ok(reply::json(params.layout, &services))
 }
 
 /// One instance; with `?hash`, only once it is another than the caller knows.

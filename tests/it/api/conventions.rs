@@ -66,23 +66,6 @@ async fn errors_have_consuls_words() {
 }
 
 #[tokio::test]
-async fn a_filter_is_refused_and_never_ignored() {
-    let api = Api::start().await;
-    for target in [
-        "/v1/agent/services?filter=ID==zz",
-        "/v1/agent/checks?filter=ID==zz",
-        "/v1/catalog/nodes?filter=ID==zz",
-        "/v1/health/service/x?filter=bogus",
-        "/v1/connect/intentions?filter=x",
-    ] {
-        let answer = api.get(target).await;
-        assert_eq!(answer.status, 400, "{target}");
-        assert!(answer.body.starts_with("?filter is not supported"), "{}", answer.body);
-    }
-    api.stop().await;
-}
-
-#[tokio::test]
 async fn reads_of_the_catalog_have_consuls_headers() {
     let api = Api::start().await;
     for (target, consistency) in [

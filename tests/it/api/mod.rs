@@ -3,6 +3,7 @@
 mod blocking;
 mod conventions;
 mod defence;
+mod filter;
 mod intentions;
 mod shapes;
 mod weft;
