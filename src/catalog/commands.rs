@@ -40,7 +40,8 @@ impl Catalog {
         write.await.map(|(_, known)| known)
     }
 
-    /// Adds or replaces one check with its status: of a node, or of an instance that exists.
+    /// Adds or replaces one check: of a node, or of an instance that exists. It gets the status it comes
+    /// with, unless it has a definition to run and had one before: then it keeps what was seen.
     ///
     /// # Errors
     /// `NoInstance` when it is about one that does not exist; see the block.

@@ -115,9 +115,18 @@ fn put_one_check(draft: &mut Draft<'_>, id: &EndpointId, check: &Check) -> Resul
     Ok(held.is_none())
 }
 
-/// Adds or replaces one check, with its status.
+/// Adds or replaces one check. One that is run from a definition, and was before, keeps what was seen.
 pub(super) fn put_check(state: &State, check: &Check) -> Result<Plan<()>, CatalogError> {
     let mut draft = Draft::new(state);
+    let mut check = check.clone();
+    let held = state.check_record(&check.node, &check.id).map(|record| &*record.check);
+    let runs_on = |held: &&Check| held.definition.is_some() && held.instance == check.instance;
+    if let Some(held) = held.filter(runs_on)
+        && check.definition.is_some()
+    {
+        check.status = held.status;
+        check.output.clone_from(&held.output);
+    }
     if let Some((instance, _)) = &check.instance {
         let id = EndpointId { node: check.node.clone(), instance: instance.clone() };
         let record = state.instance_record(&id);
@@ -126,7 +135,7 @@ pub(super) fn put_check(state: &State, check: &Check) -> Result<Plan<()>, Catalo
             draft.put(&Key::Instance(id), &stored_of(record))?;
         }
     }
-    draft.put_check(check.clone())?;
+    draft.put_check(check)?;
     Ok(draft.plan(()))
 }
 
