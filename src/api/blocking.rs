@@ -26,6 +26,7 @@ pub(super) struct Read {
     index: Index,
     consistency: Consistency,
     layout: Layout,
+    cached: bool,
 }
 
 impl Read {
@@ -48,7 +49,8 @@ impl Read {
             hold(app, &options, changed).await;
             index = current(app, topics);
         }
-        Ok(Self { index, consistency: options.consistency, layout: params.layout })
+        let cached = params.first("cached").is_some();
+        Ok(Self { index, consistency: options.consistency, layout: params.layout, cached })
     }
 
     /// As [`Self::begin`] for an answer whose items can be filtered. A bad filter is told before the
@@ -64,10 +66,17 @@ impl Read {
         Ok((Self::begin(app, params, topics).await?, filter))
     }
 
+    pub(super) const fn index(&self) -> Index {
+        self.index
+    }
+
     /// The answer, with Consul's four headers.
     pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Response {
         let mut response = self.json_without_consistency(value);
         reply::add_consistency(response.headers_mut(), self.consistency);
+        if self.cached {
+            reply::add_cache_hit(response.headers_mut());
+        }
         response
     }
 

@@ -10,6 +10,7 @@ mod blocking;
 mod body;
 mod catalog;
 mod catalog_write;
+mod config_entries;
 mod connect;
 mod decode;
 mod error;
@@ -18,6 +19,7 @@ mod guard;
 mod health;
 mod intentions;
 pub mod json;
+mod leaf;
 mod limits;
 mod query;
 mod reply;
@@ -75,6 +77,8 @@ pub struct ApiState {
     pub grpc: Option<SocketAddr>,
     /// Host names besides `localhost`, loopback and the bound addresses that requests may name.
     pub allowed_hosts: Vec<String>,
+    /// Hand out keys of services to whoever asks: for dev mode alone.
+    pub hands_out_leaves: bool,
     /// Indent every answer, as Consul's dev mode does.
     pub pretty: bool,
     /// Routes of other modules, such as `/metrics`; served behind the same guard.
@@ -93,6 +97,7 @@ impl ApiState {
             metrics: ServerMetrics::new(),
             grpc: None,
             allowed_hosts: Vec::new(),
+            hands_out_leaves: false,
             pretty: false,
             routes: Router::new(),
         }
@@ -105,6 +110,7 @@ struct Shared {
     bound: Vec<SocketAddr>,
     /// True once the server shuts down: waiting queries answer at once.
     draining: watch::Receiver<bool>,
+    leaves: leaf::Leaves,
     /// Makes look-then-write of intentions and of sidecar ports atomic within this server.
     writes: Mutex<()>,
 }

@@ -15,6 +15,8 @@ const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader")
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
 
+const CACHE: HeaderName = HeaderName::from_static("x-cache");
+
 /// How JSON is laid out: compact without a newline, or indented by four spaces with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -48,6 +50,12 @@ pub(super) fn add_index(response: &mut Response, index: Index, known_leader: boo
 
 pub(super) fn add_consistency(headers: &mut HeaderMap, consistency: Consistency) {
     headers.insert(CONSISTENCY, HeaderValue::from_static(consistency.as_str()));
+}
+
+/// What `?cached` asks for: an answer out of memory. All answers are that, and none is old.
+pub(super) fn add_cache_hit(headers: &mut HeaderMap) {
+    headers.insert(CACHE, HeaderValue::from_static("HIT"));
+    headers.insert(header::AGE, HeaderValue::from_static("0"));
 }
 
 /// Go escapes `<`, `>` and `&` in JSON; clients compare texts, and browsers are safer for it. Outside

@@ -124,6 +124,7 @@ impl Server {
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         state.pretty = settings.dev;
+        state.hands_out_leaves = settings.dev;
         state.allowed_hosts.clone_from(&settings.allowed_hosts);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();

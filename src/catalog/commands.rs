@@ -8,6 +8,15 @@ use super::{Catalog, CatalogError, LEASE_TTL, LeaseId, Owner, Unlisted, node, pl
 use crate::model::{Action, Check, InstanceId, Intention, NodeName, Party, Registration};
 use crate::store::Revision;
 
+/// One rule toward a destination.
+#[derive(Debug, Clone)]
+pub struct IntentionRule {
+    pub source: Party,
+    pub action: Action,
+    pub description: String,
+    pub meta: BTreeMap<String, String>,
+}
+
 /// Writes: answered when durable and visible to reads.
 ///
 /// # Errors
@@ -71,14 +80,42 @@ impl Catalog {
         description: String,
         meta: BTreeMap<String, String>,
     ) -> Result<Intention, CatalogError> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = now_ms();
         let (created_ms, updated_ms) = (now_ms, now_ms);
         let id = new_uuid()?;
         let new =
             Intention { id, source, destination, action, description, meta, created_ms, updated_ms };
         let write = self.shared.write(|state| plan::put_intention(state, &new));
         write.await.map(|(_, intention)| intention)
+    }
+
+    /// Makes the intentions toward a destination exactly these, in one transaction. Those that were there
+    /// keep id and time of creation.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn replace_intentions(
+        &self,
+        destination: &Party,
+        rules: Vec<IntentionRule>,
+    ) -> Result<(), CatalogError> {
+        let mut new = Vec::with_capacity(rules.len());
+        for rule in rules {
+            let IntentionRule { source, action, description, meta } = rule;
+            let (id, now_ms) = (new_uuid()?, now_ms());
+            let (created_ms, updated_ms) = (now_ms, now_ms);
+            new.push(Intention {
+                id,
+                source,
+                destination: destination.clone(),
+                action,
+                description,
+                meta,
+                created_ms,
+                updated_ms,
+            });
+        }
+        self.shared.write(|state| plan::replace_intentions(state, destination, &new)).await.map(drop)
     }
 
     /// Removes the intention of a pair; says whether there was one.
@@ -132,6 +169,10 @@ impl Catalog {
         }
         self.shared.end_lease(lease).await
     }
+}
+
+fn now_ms() -> u64 {
+    crate::model::time::epoch_ms(SystemTime::now())
 }
 
 pub(super) fn new_uuid() -> Result<String, CatalogError> {

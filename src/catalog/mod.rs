@@ -37,6 +37,7 @@ mod view;
 mod wait;
 mod write;
 
+pub use self::commands::IntentionRule;
 pub use self::external::{External, NodeUpdate};
 pub use self::index::Topic;
 pub use self::lease::LEASE_TTL;

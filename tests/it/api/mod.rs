@@ -2,6 +2,8 @@
 
 mod agent;
 mod blocking;
+mod config_entries;
+mod connect;
 mod conventions;
 mod defence;
 mod filter;
