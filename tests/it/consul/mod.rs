@@ -4,5 +4,6 @@
 mod capture;
 mod compare;
 mod expectations;
+mod indexes;
 mod replay;
 mod world;

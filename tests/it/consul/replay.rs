@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn captured_requests_are_answered_as_by_consul() {
-    let mut replay = Replay::start().await;
+    let mut replay = Replay::start(tables()).await;
     for name in CAPTURES {
         if name == APPLICATION_ANSWERS_FROM {
             replay.world.open();
@@ -64,24 +64,23 @@ struct Expected {
     same: Vec<String>,
 }
 
+/// All rows of both tables.
+fn tables() -> Vec<Expected> {
+    let gaps = GAPS.iter().flat_map(|gap| expect(gap.missing, gap.rows, &[]));
+    let differences = DIFFERENCES.iter().flat_map(|d| expect(d.topic, d.rows, d.undo));
+    gaps.chain(differences).collect()
+}
+
+fn expect(
+    about: &'static str,
+    rows: &'static [Row],
+    undo: &'static [&'static str],
+) -> impl Iterator<Item = Expected> {
+    rows.iter().map(move |row| Expected { row, about, undo, matched: 0, same: Vec::new() })
+}
+
 impl Replay {
-    async fn start() -> Self {
-        let mut tables = Vec::new();
-        let mut expect = |about, rows: &'static [Row], undo| {
-            tables.extend(rows.iter().map(|row| Expected {
-                row,
-                about,
-                undo,
-                matched: 0,
-                same: Vec::new(),
-            }));
-        };
-        for gap in GAPS {
-            expect(gap.missing, gap.rows, &[]);
-        }
-        for difference in DIFFERENCES {
-            expect(difference.topic, difference.rows, difference.undo);
-        }
+    async fn start(tables: Vec<Expected>) -> Self {
         let world = World::start().await;
         Self { world, bindings: Bindings::default(), tables, surprises: Vec::new() }
     }
@@ -164,4 +163,32 @@ fn unexpected(found: &[Difference], allowed: &[&Row]) -> Vec<String> {
     let is_allowed = |at: &str| allowed.iter().any(|row| row.covers(at));
     let left = found.iter().filter(|difference| !is_allowed(&difference.at));
     left.map(|difference| format!("  {}: {}", difference.at, difference.text)).collect()
+}
+
+#[tokio::test]
+async fn surprises_and_stale_rows_are_told() {
+    const ROWS: &[Row] = &[
+        Row { capture: "x", request: "GET /v1/catalog/datacenters", at: &[] },
+        Row { capture: "x", request: "GET /v1/status/peers", at: &["/0"] },
+        Row { capture: "x", request: "GET /v1/never", at: &[] },
+        Row { capture: "x", request: "PUT /v1/agent/service/register*", at: &["status"] },
+    ];
+    let text = "### GET /v1/catalog/datacenters \nHTTP/1.1 200 OK\nContent-Type: application/json\n\n\
+                [\n    \"dc1\"\n]\n\n\n\
+                ### GET /v1/status/peers \nHTTP/1.1 200 OK\nContent-Type: application/json\n\n\
+                [\n    \"10.0.0.1:18300\"\n]\n\n\n\
+                ### POST /v1/catalog/nodes \nHTTP/1.1 405 Method Not Allowed\nAllow: OPTIONS,PUT\n\
+                Content-Type: text/plain; charset=utf-8\n\nmethod POST not allowed\n\n\
+                ### PUT /v1/agent/service/register <= {}\nHTTP/1.1 200 OK\n\n\n\n";
+    let mut replay = Replay::start(expect("test", ROWS, &[]).collect()).await;
+    for exchange in capture::parse(text) {
+        replay.exchange("x", &exchange).await;
+    }
+    let [surprise, same, never] = replay.faults().try_into().unwrap();
+    assert_eq!(
+        surprise,
+        "x: POST /v1/catalog/nodes\n  header allow: Some(\"OPTIONS,PUT\") is Some(\"OPTIONS,GET\")"
+    );
+    assert!(same.starts_with("x: GET /v1/catalog/datacenters (test)\n  is answered as by Consul now"));
+    assert!(never.starts_with("x: GET /v1/never (test)\n  is listed in expectations.rs, but no such"));
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use weft::app::server::{Server, Settings};
+use weft::catalog::Catalog;
 use weft::model::{Action, NodeName};
 
 /// Ends with everything in it when it is dropped.
@@ -25,7 +26,7 @@ pub(super) struct World {
     /// Port of the gRPC server.
     pub(super) grpc: u16,
     open: watch::Sender<bool>,
-    _server: Server,
+    server: Server,
     _others: JoinSet<()>,
 }
 
@@ -54,7 +55,11 @@ impl World {
         others.spawn(serve_app(listener, opened));
         let (grpc, listener) = listen().await;
         others.spawn(serve_grpc(listener));
-        Self { http: server.bound().http, app, grpc, open, _server: server, _others: others }
+        Self { http: server.bound().http, app, grpc, open, server, _others: others }
+    }
+
+    pub(super) const fn catalog(&self) -> &Catalog {
+        self.server.catalog()
     }
 
     /// From now on the application answers, also those who wait already.
