@@ -2,6 +2,7 @@
 //! the answers compared. The captures are in `tests/corpus/consul`.
 
 mod capture;
+mod clients;
 mod compare;
 mod expectations;
 mod indexes;
