@@ -1,7 +1,6 @@
 //! What moves which index: the table that was recorded from Consul, and who is woken.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use weft::model::{Check, CheckStatus, NodeName};
 
@@ -169,8 +168,8 @@ async fn an_absent_service_sleeps_through_others_and_wakes_when_it_appears() {
         let waiting = tokio::time::timeout(PATIENCE, send(&world, &waiting));
         let (woken, ()) = tokio::join!(waiting, async {
             write(&world, r#"PUT /v1/agent/service/register <= {"Name":"early"}"#).await;
-            // It had every chance to wake by mistake, and would show nothing.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let unmoved = http::send(world.http, "GET", read, "").await;
+            assert_eq!(unmoved.index(), index, "{read}");
             write(&world, r#"PUT /v1/agent/service/register <= {"Name":"late"}"#).await;
         });
         let woken = woken.expect("it was not woken");
