@@ -18,7 +18,7 @@ use super::{Index, Shared};
 use crate::catalog::Topic;
 
 /// Longer than any query waits: [`hold`] ends the wait.
-const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A read of the catalog that has waited as long as it was asked to. The index was taken before the
 /// data is read: whoever waits on it next can only see too much, never miss a change.

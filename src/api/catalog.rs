@@ -117,6 +117,31 @@ pub(super) async fn node(
     Ok(read.json(&json!({ "Node": node, "Services": services })))
 }
 
+/// The same with the services as a list.
+pub(super) async fn node_services(
+    State(app): App,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = node_name(&name)?;
+    let topics = [Topic::Nodes, Topic::Services];
+    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::SERVICE).await?;
+    let Some(node) = app.state.catalog.nodes().into_iter().find(|node| node.name == name) else {
+        return Ok(read.json(&json!({ "Node": null, "Services": null })));
+    };
+    let records = app.state.catalog.instances_on(&name);
+    let services = records.iter().map(NodeService::from);
+    let services: Vec<_> = services.filter(|service| filter.keeps(service)).collect();
+    let node = NodeJson::new(&app.state.catalog.settings().datacenter, &node);
+    Ok(read.json(&json!({ "Node": node, "Services": services })))
+}
+
+/// There are no gateways, so none has a service.
+pub(super) async fn gateway_services(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let read = Read::begin(&app, &params, &[Topic::Services]).await?;
+    Ok(read.json(&[(); 0]))
+}
+
 /// What instances a query asks for by `tag` (all of them, in any case) and `node-meta`.
 pub(super) struct Wanted<'a> {
     tags: Vec<&'a str>,

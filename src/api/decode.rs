@@ -14,17 +14,72 @@ pub(super) struct Fields {
 impl Fields {
     /// Parses an object whose keys are all among `known`. A later spelling of a key wins, as in Go.
     pub(super) fn parse(json: &[u8], known: &[&'static str]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))?;
+        Self::read(parse(json)?, known, |key| Err(failed(&format!("json: unknown field {key:?}"))))
+    }
+
+    /// As [`Self::parse`], but keys that are not known say nothing, as on Consul's catalog endpoints.
+    pub(super) fn parse_lenient(json: &[u8], known: &[&'static str]) -> Result<Self, ApiError> {
+        Self::read(parse(json)?, known, |_| Ok(()))
+    }
+
+    fn read(
+        value: Value,
+        known: &[&'static str],
+        unknown: impl Fn(&str) -> Result<(), ApiError>,
+    ) -> Result<Self, ApiError> {
         let Value::Object(object) = value else {
             return Err(failed("json: the body must be an object"));
         };
         let mut found = Map::new();
         for (key, value) in object {
-            let name = known.iter().find(|name| same(name, &key));
-            let name = name.ok_or_else(|| failed(&format!("json: unknown field {key:?}")))?;
-            found.insert((*name).to_owned(), value);
+            match known.iter().find(|name| same(name, &key)) {
+                Some(name) => drop(found.insert((*name).to_owned(), value)),
+                None => unknown(&key)?,
+            }
         }
         Ok(Self { found })
+    }
+
+    /// An object inside, read leniently; `None` when absent or null.
+    pub(super) fn object(
+        &self,
+        name: &'static str,
+        known: &[&'static str],
+    ) -> Result<Option<Self>, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value @ Value::Object(_)) => Self::read(value.clone(), known, |_| Ok(())).map(Some),
+            Some(other) => Err(mismatch(name, "object", other)),
+        }
+    }
+
+    /// A list of objects, each read leniently; empty when absent or null.
+    pub(super) fn objects(
+        &self,
+        name: &'static str,
+        known: &[&'static str],
+    ) -> Result<Vec<Self>, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(items)) => {
+                items.iter().map(|item| Self::read(item.clone(), known, |_| Ok(()))).collect()
+            }
+            Some(other) => Err(mismatch(name, "array", other)),
+        }
+    }
+
+    /// Whatever was found, under the names that were asked for.
+    pub(super) fn into_values(self) -> Map<String, Value> {
+        self.found
+    }
+
+    /// `true` or `false`; `false` when absent or null.
+    pub(super) fn boolean(&self, name: &'static str) -> Result<bool, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(other) => Err(mismatch(name, "bool", other)),
+        }
     }
 
     /// A text; empty when absent or null.
@@ -84,6 +139,10 @@ impl Fields {
             Some(Value::Bool(true)) => true,
         }
     }
+}
+
+fn parse(json: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))
 }
 
 fn same(name: &str, key: &str) -> bool {

@@ -57,6 +57,12 @@ fn answer(
     read.json(&items)
 }
 
+/// There are no gateways, so none leads to a service.
+pub(super) async fn ingress(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let read = Read::begin(&app, &params, &[Topic::Services]).await?;
+    Ok(read.json(&[(); 0]))
+}
+
 pub(super) async fn node(
     State(app): App,
     Path(name): Path<String>,

@@ -9,6 +9,7 @@ mod agent;
 mod blocking;
 mod body;
 mod catalog;
+mod catalog_write;
 mod connect;
 mod decode;
 mod error;
@@ -29,24 +30,45 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 
 pub use server::{BindError, Server};
 
 use crate::ca::Ca;
 use crate::catalog::Catalog;
-use crate::model::Definition;
+use crate::model::{CheckDefinition, Definition};
 use crate::telemetry::ServerMetrics;
 
-/// Reads the body of a registration; the error is shown to the caller as it is.
-pub type DefinitionDecoder = Arc<dyn Fn(&[u8]) -> Result<Definition, String> + Send + Sync>;
+/// Readers of the bodies that have the form of configuration files; an error is shown to the caller as
+/// it is.
+#[derive(Clone)]
+pub struct Decoders {
+    pub definition: Decoder<Definition>,
+    /// A check, and the id of the service it is about, if any.
+    pub check: Decoder<(CheckDefinition, Option<String>)>,
+}
+
+type Decoder<T> = Arc<dyn Fn(&[u8]) -> Result<T, String> + Send + Sync>;
+
+/// What callers may ask of the process around the API; without an answer the route says so.
+#[derive(Clone, Default)]
+pub struct Operations {
+    /// Reads the configuration files again; the error says what is wrong with them.
+    pub reload: Option<Reload>,
+    /// Begins the end of the process, as SIGTERM does.
+    pub leave: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What the API serves from.
 #[derive(Clone)]
 pub struct ApiState {
     pub catalog: Catalog,
     pub ca: Ca,
-    pub decode: DefinitionDecoder,
+    pub decoders: Decoders,
+    pub operations: Operations,
     /// Where requests are counted.
     pub metrics: ServerMetrics,
     /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
@@ -62,11 +84,12 @@ pub struct ApiState {
 impl ApiState {
     /// A state with nothing optional: metrics of its own, no gRPC address, no extra hosts or routes.
     #[must_use]
-    pub fn new(catalog: Catalog, ca: Ca, decode: DefinitionDecoder) -> Self {
+    pub fn new(catalog: Catalog, ca: Ca, decoders: Decoders) -> Self {
         Self {
             catalog,
             ca,
-            decode,
+            decoders,
+            operations: Operations::default(),
             metrics: ServerMetrics::new(),
             grpc: None,
             allowed_hosts: Vec::new(),

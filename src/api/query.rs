@@ -15,7 +15,7 @@ use crate::model::duration;
 
 /// The routes that filter their answers. `?filter` is refused on all others, so that no handler can
 /// ignore it: an answer that was not filtered would look like one that was.
-const FILTERED: [&str; 13] = [
+const FILTERED: [&str; 14] = [
     "/v1/agent/services",
     "/v1/agent/checks",
     "/v1/catalog/nodes",
@@ -23,6 +23,7 @@ const FILTERED: [&str; 13] = [
     "/v1/catalog/service/{name}",
     "/v1/catalog/connect/{name}",
     "/v1/catalog/node/{node}",
+    "/v1/catalog/node-services/{node}",
     "/v1/health/service/{name}",
     "/v1/health/connect/{name}",
     "/v1/health/node/{node}",

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 
 use super::error::ApiError;
-use super::{Shared, agent, catalog, connect, guard, health, intentions, weft};
+use super::{Shared, agent, catalog, catalog_write, connect, guard, health, intentions, weft};
 
 type Route = MethodRouter<Arc<Shared>, Infallible>;
 
@@ -30,18 +30,48 @@ pub(super) fn router(shared: Shared) -> Router {
 }
 
 fn agent_routes() -> Router<Arc<Shared>> {
-    Router::new()
+    let process = Router::new()
         .route("/v1/agent/self", get(agent::own))
-        .route("/v1/agent/services", get(agent::services))
-        .route("/v1/agent/checks", get(agent::checks))
-        .route("/v1/agent/service/register", put(agent::register))
-        .route("/v1/agent/service/deregister/", put(agent::deregister_nothing))
-        .route("/v1/agent/service/deregister/{id}", put(agent::deregister))
-        .route("/v1/agent/check/pass/{id}", put(agent::check_pass))
-        .route("/v1/agent/check/warn/{id}", put(agent::check_warn))
-        .route("/v1/agent/check/fail/{id}", put(agent::check_fail))
+        .route("/v1/agent/members", get(agent::members))
+        .route("/v1/agent/version", get(agent::process::version))
+        .route("/v1/agent/metrics", get(agent::process::metrics))
+        .route("/v1/agent/host", get(agent::host::host))
+        .route("/v1/agent/monitor", get(agent::process::monitor))
+        .route("/v1/agent/reload", put(agent::process::reload))
+        .route("/v1/agent/leave", put(agent::process::leave))
+        .route("/v1/agent/join/{address}", put(agent::process::join))
+        .route("/v1/agent/force-leave/{node}", put(agent::process::force_leave))
+        .route("/v1/agent/token/{kind}", put(agent::process::token))
         .route("/v1/status/leader", get(agent::leader))
-        .route("/v1/status/peers", get(agent::peers))
+        .route("/v1/status/peers", get(agent::peers));
+    process.merge(agent_service_routes()).merge(agent_check_routes())
+}
+
+fn agent_service_routes() -> Router<Arc<Shared>> {
+    use agent::{health, maintenance, services};
+    Router::new()
+        .route("/v1/agent/services", get(services::list))
+        .route("/v1/agent/service/{id}", get(services::get))
+        .route("/v1/agent/service/register", put(services::register))
+        .route("/v1/agent/service/deregister/", put(services::deregister_nothing))
+        .route("/v1/agent/service/deregister/{id}", put(services::deregister))
+        .route("/v1/agent/service/maintenance/", put(maintenance::no_service))
+        .route("/v1/agent/service/maintenance/{id}", put(maintenance::service))
+        .route("/v1/agent/maintenance", put(maintenance::node))
+        .route("/v1/agent/health/service/id/{id}", get(health::by_id))
+        .route("/v1/agent/health/service/name/{name}", get(health::by_name))
+}
+
+fn agent_check_routes() -> Router<Arc<Shared>> {
+    use agent::checks;
+    Router::new()
+        .route("/v1/agent/checks", get(checks::list))
+        .route("/v1/agent/check/register", put(checks::register))
+        .route("/v1/agent/check/deregister/{id}", put(checks::deregister))
+        .route("/v1/agent/check/pass/{id}", put(checks::pass))
+        .route("/v1/agent/check/warn/{id}", put(checks::warn))
+        .route("/v1/agent/check/fail/{id}", put(checks::fail))
+        .route("/v1/agent/check/update/{id}", put(checks::update))
 }
 
 fn catalog_routes() -> Router<Arc<Shared>> {
@@ -56,10 +86,15 @@ fn catalog_routes() -> Router<Arc<Shared>> {
         .route("/v1/catalog/connect/{name}", get(catalog::connect))
         .route("/v1/catalog/node/", get(|| async { ApiError::bad_request("Missing node name") }))
         .route("/v1/catalog/node/{node}", get(catalog::node))
+        .route("/v1/catalog/node-services/{node}", get(catalog::node_services))
+        .route("/v1/catalog/gateway-services/{gateway}", get(catalog::gateway_services))
+        .route("/v1/catalog/register", put(catalog_write::register))
+        .route("/v1/catalog/deregister", put(catalog_write::deregister))
         .route("/v1/health/service/", no_name())
         .route("/v1/health/service/{name}", get(health::service))
         .route("/v1/health/connect/", no_name())
         .route("/v1/health/connect/{name}", get(health::connect))
+        .route("/v1/health/ingress/{name}", get(health::ingress))
         .route("/v1/health/node/", get(|| async { ApiError::bad_request("Missing node name") }))
         .route("/v1/health/node/{node}", get(health::node))
         .route("/v1/health/checks/", no_name())

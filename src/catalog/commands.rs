@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::key::Key;
-use super::{Catalog, CatalogError, LEASE_TTL, LeaseId, Owner, node, plan, validate};
+use super::{Catalog, CatalogError, LEASE_TTL, LeaseId, Owner, Unlisted, node, plan, validate};
 use crate::model::{Action, Check, InstanceId, Intention, NodeName, Party, Registration};
 use crate::store::Revision;
 
@@ -15,8 +15,8 @@ use crate::store::Revision;
 /// same records, and `Invalid` when a record is not acceptable or a limit is reached.
 impl Catalog {
     /// Adds or replaces instances and their checks in one transaction. A check that was known keeps its
-    /// status unless it comes with an output; one that is not listed goes, except maintenance mode.
-    /// The same registration again writes nothing.
+    /// status unless it comes with an output; `unlisted` says what becomes of the others. The same
+    /// registration again writes nothing.
     ///
     /// # Errors
     /// `NoLease` when the owner has expired; see the block.
@@ -24,9 +24,10 @@ impl Catalog {
         &self,
         registrations: Vec<Registration>,
         owner: Owner,
+        unlisted: Unlisted,
     ) -> Result<Revision, CatalogError> {
         validate::registrations(&registrations)?;
-        let write = self.shared.write(|state| plan::register(state, &registrations, owner));
+        let write = self.shared.write(|state| plan::register(state, &registrations, owner, unlisted));
         write.await.map(|(revision, ())| revision)
     }
 
@@ -39,7 +40,8 @@ impl Catalog {
         write.await.map(|(_, known)| known)
     }
 
-    /// Adds or replaces one check with its status: of a node, or of an instance that exists.
+    /// Adds or replaces one check: of a node, or of an instance that exists. It gets the status it comes
+    /// with, unless it has a definition to run and had one before: then it keeps what was seen.
     ///
     /// # Errors
     /// `NoInstance` when it is about one that does not exist; see the block.

@@ -14,10 +14,7 @@ use tokio::task::JoinHandle;
 use weft::api::{ApiState, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
-use weft::model::service::Sidecar;
-use weft::model::{
-    Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName, Upstream,
-};
+use weft::model::{Action, CheckStatus, NodeName};
 use weft::store::{MemoryStore, Store};
 
 /// Longer than anything here takes.
@@ -54,7 +51,7 @@ impl Api {
         };
         let ca = Ca::open(store, settings).await.unwrap();
         let clock = Arc::new(Touches::default());
-        let mut state = ApiState::new(catalog.clone(), ca, Arc::new(decode));
+        let mut state = ApiState::new(catalog.clone(), ca, weft::app::server::decoders());
         let told = Arc::clone(&clock);
         catalog.on_report(move |taken| {
             let weft::model::CheckReport { id, status, output } = taken.report.clone();
@@ -196,49 +193,4 @@ fn normalise(value: &mut Value) {
         }
         _ => {}
     }
-}
-
-/// The reader of registrations in these tests: enough of Consul's form to make what is compared.
-fn decode(json: &[u8]) -> Result<Definition, String> {
-    let value: Value =
-        serde_json::from_slice(json).map_err(|e| format!("Request decode failed: {e}"))?;
-    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let name = ServiceName::new(text("Name")).map_err(|e| e.to_string())?;
-    let port = value["Port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
-    let mut definition = Definition::new(name, port).map_err(|e| e.to_string())?;
-    if let Some(id) = value["ID"].as_str() {
-        definition.id = id.parse().map_err(|e: weft::model::NameError| e.to_string())?;
-    }
-    let tags = value["Tags"].as_array().into_iter().flatten();
-    definition.tags = tags.filter_map(|tag| tag.as_str().map(str::to_owned)).collect();
-    for (key, value) in value["Meta"].as_object().into_iter().flatten() {
-        definition.meta.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
-    }
-    if let Some(ttl) = value["Check"]["TTL"].as_str() {
-        let ttl = weft::model::duration::parse(ttl).map_err(|e| e.to_string())?;
-        definition.checks.push(CheckDefinition {
-            id: format!("service:{}", definition.id),
-            name: format!("Service '{}' check", definition.name),
-            notes: String::new(),
-            kind: CheckKind::Ttl { ttl },
-            interval: Duration::ZERO,
-            timeout: Duration::ZERO,
-            initial: CheckStatus::Critical,
-            success_before_passing: 0,
-            failures_before_critical: 0,
-            deregister_critical_after: None,
-        });
-    }
-    if let Some(upstreams) = value["Upstreams"].as_object() {
-        let upstream = |(name, port): (&String, &Value)| Upstream {
-            destination: ServiceName::new(name).unwrap(),
-            local_bind_address: String::new(),
-            local_bind_port: port.as_u64().and_then(|port| u16::try_from(port).ok()).unwrap(),
-            datacenter: String::new(),
-            config: BTreeMap::new(),
-        };
-        let upstreams = upstreams.iter().map(upstream).collect();
-        definition.sidecar = Some(Sidecar { upstreams, ..Sidecar::default() });
-    }
-    Ok(definition)
 }

@@ -22,6 +22,8 @@ pub(crate) async fn server() -> Server {
     let settings = server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
+        paths: Vec::new(),
+        agent: weft::config::AgentKeys::default(),
         data_dir: None,
         http: ANY,
         grpc: ANY,
@@ -55,6 +57,7 @@ pub(crate) async fn sidecar(
         timeout: Duration::ZERO,
         initial: CheckStatus::Passing,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }];

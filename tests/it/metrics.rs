@@ -158,7 +158,7 @@ async fn every_metric_is_fed() {
             r#"weft_certificates_issued_total{result="ok"} 2"#,
             r#"weft_tokens_total{event="created"} 1"#,
             r#"weft_check_changes_total{status="critical"} "#,
-            r#"weft_catalog_size{kind="instances"} 4"#,
+            r#"weft_catalog_size{kind="instances"} 5"#,
             r#"weft_catalog_checks{status="passing"}"#,
             r#"weft_store_commits_total{result="ok"}"#,
             "weft_proxies_connected 1",

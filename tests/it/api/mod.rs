@@ -1,5 +1,6 @@
 //! The HTTP API: answers compared with those of a real Consul 1.8.7, and its defences.
 
+mod agent;
 mod blocking;
 mod conventions;
 mod defence;
