@@ -14,6 +14,7 @@ mod architecture;
 mod cli;
 mod config_corpus;
 mod connect_mode;
+mod consul;
 mod control;
 mod failover;
 mod fidelity;
