@@ -14,7 +14,11 @@ pub(super) struct Fields {
 impl Fields {
     /// Parses an object whose keys are all among `known`. A later spelling of a key wins, as in Go.
     pub(super) fn parse(json: &[u8], known: &[&'static str]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))?;
+        Self::of(serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))?, known)
+    }
+
+    /// As [`Self::parse`], of JSON that was read already.
+    pub(super) fn of(value: Value, known: &[&'static str]) -> Result<Self, ApiError> {
         let Value::Object(object) = value else {
             return Err(failed("json: the body must be an object"));
         };
@@ -25,6 +29,11 @@ impl Fields {
             found.insert((*name).to_owned(), value);
         }
         Ok(Self { found })
+    }
+
+    /// A value of any type.
+    pub(super) fn value(&self, name: &'static str) -> Option<&Value> {
+        self.found.get(name)
     }
 
     /// A text; empty when absent or null.
@@ -73,6 +82,14 @@ impl Fields {
         }
     }
 
+    /// A whole number that fits 64 bits; `None` when absent or null.
+    pub(super) fn long(&self, name: &'static str) -> Result<Option<u64>, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| mismatch(name, "uint64", value)),
+        }
+    }
+
     /// Whether a field has a value other than null, nothing, zero or false: Go's zero values.
     pub(super) fn is_set(&self, name: &str) -> bool {
         match self.found.get(name) {
@@ -93,7 +110,8 @@ fn same(name: &str, key: &str) -> bool {
     fold(name) == fold(key)
 }
 
-fn failed(detail: &str) -> ApiError {
+/// The refusal of a body that cannot be read.
+pub(super) fn failed(detail: &str) -> ApiError {
     ApiError::bad_request(format!("Request decode failed: {detail}"))
 }
 

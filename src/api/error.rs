@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::reply;
 use crate::ca::CaError;
 use crate::catalog::CatalogError;
+use crate::kv::KvError;
 
 /// An answer that is not a success. The body is the text, without a newline at its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +62,20 @@ impl From<CatalogError> for ApiError {
             }
             CatalogError::Contended => StatusCode::SERVICE_UNAVAILABLE,
             CatalogError::Store(_) | CatalogError::NoRandom => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<KvError> for ApiError {
+    fn from(error: KvError) -> Self {
+        let status = match &error {
+            KvError::Store(_) | KvError::Catalog(_) | KvError::Session(_) | KvError::Full(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            KvError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            KvError::KeyTooLong(_) => StatusCode::BAD_REQUEST,
+            KvError::ValueTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         };
         Self::new(status, error.to_string())
     }

@@ -1,7 +1,7 @@
 //! The HTTP API: Consul's surface for discovery and Connect, and Weft's own under `/v1/weft`.
 //!
 //! `app` binds a [`Server`] with an [`ApiState`] and lets it run until its shutdown. Handlers are thin
-//! over `catalog` and `ca`: they read the query, wait if asked to, and hand records to the pure shapes
+//! over `catalog`, `ca` and `kv`: they read the query, wait if asked to, and hand records to the pure shapes
 //! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, the
 //! routes merged in by other modules included. All bounds stand in `limits`.
 
@@ -16,12 +16,15 @@ mod guard;
 mod health;
 mod intentions;
 pub mod json;
+mod kv;
 mod limits;
 mod query;
 mod reply;
 mod routes;
 mod server;
+mod session;
 mod stall;
+mod txn;
 mod weft;
 
 use std::net::SocketAddr;
@@ -34,6 +37,7 @@ pub use server::{BindError, Server};
 
 use crate::ca::Ca;
 use crate::catalog::Catalog;
+use crate::kv::Kv;
 use crate::model::Definition;
 use crate::telemetry::ServerMetrics;
 
@@ -45,6 +49,7 @@ pub type DefinitionDecoder = Arc<dyn Fn(&[u8]) -> Result<Definition, String> + S
 pub struct ApiState {
     pub catalog: Catalog,
     pub ca: Ca,
+    pub kv: Kv,
     pub decode: DefinitionDecoder,
     /// Where requests are counted.
     pub metrics: ServerMetrics,
@@ -61,10 +66,11 @@ pub struct ApiState {
 impl ApiState {
     /// A state with nothing optional: metrics of its own, no gRPC address, no extra hosts or routes.
     #[must_use]
-    pub fn new(catalog: Catalog, ca: Ca, decode: DefinitionDecoder) -> Self {
+    pub fn new(catalog: Catalog, ca: Ca, kv: Kv, decode: DefinitionDecoder) -> Self {
         Self {
             catalog,
             ca,
+            kv,
             decode,
             metrics: ServerMetrics::new(),
             grpc: None,

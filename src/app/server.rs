@@ -20,6 +20,7 @@ use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
 use crate::config;
 use crate::control::{self, edges::Edges};
+use crate::kv::Kv;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
 use crate::telemetry::reading::Read;
@@ -98,7 +99,8 @@ impl Server {
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
-        let mut state = ApiState::new(catalog.clone(), ca.clone(), Arc::new(decode));
+        let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
+        let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, Arc::new(decode));
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         state.pretty = settings.dev;

@@ -116,7 +116,7 @@ impl Catalog {
     // Asynchronous because a store shared by several servers keeps its own leases.
     #[allow(clippy::unused_async, reason = "a shared store makes it wait")]
     pub async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, CatalogError> {
-        let renewed = self.shared.deadlines().renew(lease, tokio::time::Instant::now());
+        let renewed = self.shared.clock.renew(&lease);
         renewed.ok_or(CatalogError::NoLease(lease))
     }
 
@@ -132,7 +132,11 @@ impl Catalog {
     }
 }
 
-pub(super) fn new_uuid() -> Result<String, CatalogError> {
+/// A random UUID.
+///
+/// # Errors
+/// `NoRandom` when the system has no random bytes.
+pub fn new_uuid() -> Result<String, CatalogError> {
     Ok(node::uuid(random()?, 4))
 }
 

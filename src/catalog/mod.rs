@@ -33,9 +33,9 @@ mod subscription;
 mod tests;
 mod validate;
 mod view;
-mod wait;
 mod write;
 
+pub use self::commands::new_uuid;
 pub use self::index::Topic;
 pub use self::lease::LEASE_TTL;
 pub use self::queries::Sizes;
@@ -179,7 +179,7 @@ impl Catalog {
         ];
         let catalog = Self { shared, tasks: Arc::new(Tasks(tasks)) };
         let Settings { node, node_address, .. } = catalog.settings();
-        let id = commands::new_uuid()?;
+        let id = new_uuid()?;
         catalog.shared.write(|state| plan::own_node(state, node, &id, node_address)).await?;
         Ok(catalog)
     }
