@@ -1,7 +1,7 @@
 //! The HTTP API: Consul's surface for discovery and Connect, and Weft's own under `/v1/weft`.
 //!
 //! `app` binds a [`Server`] with an [`ApiState`] and lets it run until its shutdown. Handlers are thin
-//! over `catalog` and `ca`: they read the query, wait if asked to, and hand records to the pure shapes
+//! over `catalog`, `ca` and `kv`: they read the query, wait if asked to, and hand records to the pure shapes
 //! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, the
 //! routes merged in by other modules included. All bounds stand in `limits`.
 
@@ -19,13 +19,16 @@ mod guard;
 mod health;
 mod intentions;
 pub mod json;
+mod kv;
 mod leaf;
 mod limits;
 mod query;
 mod reply;
 mod routes;
 mod server;
+mod session;
 mod stall;
+mod txn;
 mod weft;
 
 use std::net::SocketAddr;
@@ -39,6 +42,7 @@ pub use server::{BindError, Server};
 
 use crate::ca::Ca;
 use crate::catalog::Catalog;
+use crate::kv::Kv;
 use crate::model::{CheckDefinition, Definition};
 use crate::telemetry::ServerMetrics;
 
@@ -71,6 +75,7 @@ pub struct ApiState {
     pub ca: Ca,
     pub decoders: Decoders,
     pub operations: Operations,
+    pub kv: Kv,
     /// Where requests are counted.
     pub metrics: ServerMetrics,
     /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
@@ -88,10 +93,11 @@ pub struct ApiState {
 impl ApiState {
     /// A state with nothing optional: metrics of its own, no gRPC address, no extra hosts or routes.
     #[must_use]
-    pub fn new(catalog: Catalog, ca: Ca, decoders: Decoders) -> Self {
+    pub fn new(catalog: Catalog, ca: Ca, kv: Kv, decoders: Decoders) -> Self {
         Self {
             catalog,
             ca,
+            kv,
             decoders,
             operations: Operations::default(),
             metrics: ServerMetrics::new(),

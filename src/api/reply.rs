@@ -43,7 +43,12 @@ pub(super) fn empty() -> Response {
 pub(super) fn add_index(response: &mut Response, index: Index, known_leader: bool) {
     let headers = response.headers_mut();
     headers.insert(INDEX, HeaderValue::from(index.max(1)));
-    let known = if known_leader { "true" } else { "false" };
+    add_leader(headers, known_leader);
+}
+
+/// Adds the headers of a read without an index.
+pub(super) fn add_leader(headers: &mut HeaderMap, known: bool) {
+    let known = if known { "true" } else { "false" };
     headers.insert(KNOWN_LEADER, HeaderValue::from_static(known));
     headers.insert(LAST_CONTACT, HeaderValue::from_static("0"));
 }

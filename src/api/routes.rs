@@ -14,8 +14,8 @@ use tower_http::compression::predicate::SizeAbove;
 use super::error::ApiError;
 use super::limits::MIN_GZIP_BYTES;
 use super::{
-    Shared, agent, catalog, catalog_write, config_entries, connect, guard, health, intentions, leaf,
-    weft,
+    Shared, agent, catalog, catalog_write, config_entries, connect, guard, health, intentions, kv, leaf,
+    session, txn, weft,
 };
 
 type Route = MethodRouter<Arc<Shared>, Infallible>;
@@ -28,6 +28,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .merge(agent_routes())
         .merge(catalog_routes())
         .merge(connect_routes())
+        .merge(kv_routes())
         .merge(weft_routes())
         .with_state(Arc::clone(&shared));
     ours.merge(others)
@@ -134,6 +135,25 @@ fn connect_routes() -> Router<Arc<Shared>> {
         .route("/v1/agent/connect/ca/leaf/", get(leaf::no_name))
         .route("/v1/agent/connect/ca/leaf/{name}", get(leaf::leaf))
         .route("/v1/agent/connect/ca/roots", get(connect::roots))
+}
+
+fn kv_routes() -> Router<Arc<Shared>> {
+    let root = routing::get(kv::get_root).put(kv::no_key).delete(kv::delete_root);
+    let key = routing::get(kv::get).put(kv::put).delete(kv::delete);
+    Router::new()
+        .route("/v1/kv/", allow("OPTIONS,GET,PUT,DELETE", root))
+        .route("/v1/kv/{*key}", allow("OPTIONS,GET,PUT,DELETE", key))
+        .route("/v1/session/create", put(session::create))
+        .route("/v1/session/destroy/", put(session::no_session))
+        .route("/v1/session/destroy/{id}", put(session::destroy))
+        .route("/v1/session/renew/", put(session::no_session))
+        .route("/v1/session/renew/{id}", put(session::renew))
+        .route("/v1/session/info/", get(session::no_session))
+        .route("/v1/session/info/{id}", get(session::info))
+        .route("/v1/session/node/", get(|| async { ApiError::bad_request("Missing node name") }))
+        .route("/v1/session/node/{node}", get(session::on_node))
+        .route("/v1/session/list", get(session::list))
+        .route("/v1/txn", put(txn::run))
 }
 
 fn weft_routes() -> Router<Arc<Shared>> {

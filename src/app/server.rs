@@ -25,6 +25,7 @@ use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
 use crate::config::{self, AgentKeys};
 use crate::control::{self, edges::Edges};
+use crate::kv::Kv;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
 use crate::telemetry::reading::Read;
@@ -111,7 +112,8 @@ impl Server {
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
-        let mut state = ApiState::new(catalog.clone(), ca.clone(), decoders());
+        let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
+        let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, decoders());
         let reloader = Arc::new(Reloader {
             paths: settings.paths.clone(),
             agent: settings.agent.clone(),

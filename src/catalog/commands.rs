@@ -155,7 +155,7 @@ impl Catalog {
     // Asynchronous because a store shared by several servers keeps its own leases.
     #[allow(clippy::unused_async, reason = "a shared store makes it wait")]
     pub async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, CatalogError> {
-        let renewed = self.shared.deadlines().renew(lease, tokio::time::Instant::now());
+        let renewed = self.shared.clock.renew(&lease);
         renewed.ok_or(CatalogError::NoLease(lease))
     }
 
@@ -175,7 +175,11 @@ fn now_ms() -> u64 {
     crate::model::time::epoch_ms(SystemTime::now())
 }
 
-pub(super) fn new_uuid() -> Result<String, CatalogError> {
+/// A random UUID.
+///
+/// # Errors
+/// `NoRandom` when the system has no random bytes.
+pub fn new_uuid() -> Result<String, CatalogError> {
     Ok(node::uuid(random()?, 4))
 }
 

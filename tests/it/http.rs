@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use weft::api::{ApiState, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
+use weft::kv::Kv;
 use weft::model::{Action, CheckStatus, NodeName};
 use weft::store::{MemoryStore, Store};
 
@@ -58,9 +59,10 @@ impl Api {
             server_id: "n1".to_owned(),
             leaf_ttl: Duration::from_secs(3600),
         };
-        let ca = Ca::open(store, settings).await.unwrap();
+        let ca = Ca::open(Arc::clone(&store), settings).await.unwrap();
+        let kv = Kv::open(store, catalog.clone()).await.unwrap();
         let clock = Arc::new(Touches::default());
-        let mut state = ApiState::new(catalog.clone(), ca, weft::app::server::decoders());
+        let mut state = ApiState::new(catalog.clone(), ca, kv, weft::app::server::decoders());
         let told = Arc::clone(&clock);
         catalog.on_report(move |taken| {
             let weft::model::CheckReport { id, status, output } = taken.report.clone();

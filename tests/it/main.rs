@@ -21,6 +21,7 @@ mod fidelity;
 mod fuzz_corpus;
 mod hostile;
 mod http;
+mod kv;
 mod mesh;
 mod metrics;
 mod netns;

@@ -80,6 +80,7 @@ async fn node_check(world: &World, status: CheckStatus) {
         instance: None,
         type_name: String::new(),
         definition: None,
+        shown: None,
     };
     world.catalog().put_check(&check).await.unwrap();
 }

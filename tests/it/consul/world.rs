@@ -36,6 +36,8 @@ impl World {
         let server = Server::start(Settings {
             definitions: Vec::new(),
             node_checks: Vec::new(),
+            paths: Vec::new(),
+            agent: weft::config::AgentKeys::default(),
             data_dir: None,
             http: "127.0.0.1:0".parse().unwrap(),
             grpc: "127.0.0.1:0".parse().unwrap(),
