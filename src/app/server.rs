@@ -1,8 +1,9 @@
-//! The control plane of one process: store, catalog, CA, checks, gRPC port and HTTP API.
+//! The control plane of one process: store, catalog, CA, checks, gRPC port, HTTP API and DNS.
 
 mod checks;
 mod declared;
 mod metrics;
+mod names;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,12 +15,14 @@ use tokio::task::JoinSet;
 
 use self::checks::Checks;
 use self::metrics::{CountedStore, count_events};
+pub use self::names::{DnsSettings, names};
 use super::{AppError, ports};
 use crate::api::{self, ApiState};
 use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
 use crate::config;
 use crate::control::{self, edges::Edges};
+use crate::dns;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
 use crate::telemetry::reading::Read;
@@ -39,6 +42,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    /// `None` answers no names.
+    pub dns: Option<DnsSettings>,
     pub node: NodeName,
     pub node_address: String,
     pub datacenter: String,
@@ -58,6 +63,7 @@ pub struct Settings {
 pub struct Bound {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub dns: Option<SocketAddr>,
 }
 
 /// A running control plane.
@@ -90,6 +96,7 @@ impl Server {
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
         let mut grpc =
             control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
+        let dns = names::bind(&settings, &catalog, &metrics)?;
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
         checks.listen(&metrics);
@@ -106,8 +113,11 @@ impl Server {
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
         let api = api::Server::bind(&[http], state).await?;
-        let bound =
-            Bound { http: api.local_addrs().first().copied().unwrap_or(http), grpc: grpc.local_addr() };
+        let bound = Bound {
+            http: api.local_addrs().first().copied().unwrap_or(http),
+            grpc: grpc.local_addr(),
+            dns: dns.as_ref().map(dns::Server::local_addr),
+        };
 
         let (stop, stopped) = watch::channel(false);
         let until = |mut stopped: watch::Receiver<bool>| async move {
@@ -115,7 +125,7 @@ impl Server {
             let _stop = stopped.wait_for(|stop| *stop).await;
         };
         let mut tasks = JoinSet::new();
-        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped));
+        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped.clone()));
         tasks.spawn(async move {
             grpc.serve(grpc_stop).await;
             "the gRPC port"
@@ -124,12 +134,19 @@ impl Server {
             api.serve(api_stop).await;
             "the HTTP API"
         });
+        if let Some(dns) = dns {
+            let dns_stop = until(stopped);
+            tasks.spawn(async move {
+                dns.serve(dns_stop).await;
+                "the DNS port"
+            });
+        }
         tasks.spawn(async move {
             checks.run().await;
             "the check runner"
         });
         starting.done();
-        tracing::info!(http = %bound.http, grpc = %bound.grpc, trust_domain = %ca.trust_domain(), "server is ready");
+        tracing::info!(http = %bound.http, grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
         Ok(Self { bound, catalog, ca, edges, _reader: reader, readiness, stop, tasks })
     }
 
@@ -166,8 +183,8 @@ impl Server {
     pub async fn stop(mut self) {
         self.readiness.drain();
         self.stop.send_replace(true);
-        // The check runner has no end of its own; both ports bound their drain.
-        for _port in 0..2 {
+        // The check runner has no end of its own; all ports bound their drain.
+        for _port in 0..2 + usize::from(self.bound.dns.is_some()) {
             self.tasks.join_next().await;
         }
     }

@@ -21,6 +21,10 @@ pub(super) const TOP: Schema = Schema::of(
         "advertise_addr",
         "default_intention_policy",
         "acl",
+        "dns_config",
+        "domain",
+        "alt_domain",
+        "recursors",
     ],
 )
 .ignoring(IGNORED)
@@ -73,10 +77,6 @@ const IGNORED: Reasons = &[
     ("set it where the log is collected", LOGGING),
     ("metrics are served to Prometheus, without settings", &["telemetry", "enable_debug"]),
     ("the user interface is part of the HTTP API", &["ui", "ui_config", "ui_content_path", "ui_dir"]),
-    (
-        "DNS answers for `consul.` with its defaults",
-        &["dns_config", "domain", "alt_domain", "recursors"],
-    ),
     ("use the API for configuration entries", &["config_entries", "enable_central_service_config"]),
     ("it is not a setting of the mesh", OTHER),
 ];
