@@ -299,9 +299,9 @@ impl<R: Registry> Asking<'_, R> {
             }
             if self.describes_nodes && first(&mut described, &entry.node.name) {
                 let node = self.node_name(&entry.node);
-                answer.additionals.extend(
-                    node.iter().flat_map(|node| self.meta_records(node, &entry.node, ttl)),
-                );
+                answer
+                    .additionals
+                    .extend(node.iter().flat_map(|node| self.meta_records(node, &entry.node, ttl)));
             }
             answer.answers.push(srv(&self.question.name, ttl, weight(entry), port, target));
         }

@@ -17,13 +17,11 @@ impl<R: Registry> Asking<'_, R> {
     pub(super) fn consul(&mut self, zone: &Domain, labels: &[String]) -> Answer {
         let is_srv = self.question.kind == RecordType::SRV;
         match Lookup::parse(labels, is_srv, self.registry.datacenter()) {
-            Some(Lookup::Service { service, tag }) => {
-                self.service(zone, service, |asking, name| {
-                    let mut entries = asking.registry.instances(name);
-                    entries.retain(|entry| tag.as_ref().is_none_or(|tag| has_tag(entry, tag)));
-                    entries
-                })
-            }
+            Some(Lookup::Service { service, tag }) => self.service(zone, service, |asking, name| {
+                let mut entries = asking.registry.instances(name);
+                entries.retain(|entry| tag.as_ref().is_none_or(|tag| has_tag(entry, tag)));
+                entries
+            }),
             Some(Lookup::Connect { service }) => {
                 self.service(zone, service, |asking, name| asking.registry.fronts(name))
             }
@@ -104,7 +102,11 @@ impl<R: Registry> Asking<'_, R> {
             Holder::Service(service) => self.primary([service.to_lowercase().as_str(), "service"]),
         }?;
         let records = vec![ptr(self.question.name.clone(), target)];
-        Some(if self.question.wants(RecordType::PTR) { Answer::with(records) } else { Answer::of_zone() })
+        Some(if self.question.wants(RecordType::PTR) {
+            Answer::with(records)
+        } else {
+            Answer::of_zone()
+        })
     }
 }
 

@@ -6,8 +6,13 @@
 /// What is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lookup<'q> {
-    Service { service: &'q str, tag: Option<String> },
-    Connect { service: &'q str },
+    Service {
+        service: &'q str,
+        tag: Option<String>,
+    },
+    Connect {
+        service: &'q str,
+    },
     /// The name may have dots.
     Node(String),
     Address(&'q str),

@@ -80,7 +80,9 @@ async fn ask(
 /// The question with a new id.
 fn with_id(asked: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let mut id = [0; 2];
-    SystemRandom::new().fill(&mut id).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    SystemRandom::new()
+        .fill(&mut id)
+        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
     let mut question = asked.to_vec();
     if let Some(place) = question.get_mut(..2) {
         place.copy_from_slice(&id);

@@ -74,11 +74,7 @@ impl Server {
         let drain = drain::new();
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         for _worker in 0..workers {
-            tokio::spawn(udp::serve(
-                Arc::clone(&self.udp),
-                Arc::clone(&self.shared),
-                drain.watcher(),
-            ));
+            tokio::spawn(udp::serve(Arc::clone(&self.udp), Arc::clone(&self.shared), drain.watcher()));
         }
         tokio::spawn(tcp::serve(self.tcp, Arc::clone(&self.shared), drain.watcher()));
         stop.await;
@@ -124,8 +120,7 @@ impl Shared {
         transport: Transport,
     ) -> Reply {
         let Recursion { forward, _seat } = recursion;
-        let reply =
-            recursor::resolve(&self.settings, asked, forward, transport, &mut Rng::new()).await;
+        let reply = recursor::resolve(&self.settings, asked, forward, transport, &mut Rng::new()).await;
         self.counted(reply)
     }
 

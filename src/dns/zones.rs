@@ -58,15 +58,12 @@ impl<R: Registry> Asking<'_, R> {
         }
         let [name, namespace, _] = service else { return self.no_such_name(&zone.domain) };
         let mut entries = self.of_name(name);
-        entries.retain(|entry| {
-            meta(entry, NAMESPACE, DEFAULT_NAMESPACE).eq_ignore_ascii_case(namespace)
-        });
+        entries
+            .retain(|entry| meta(entry, NAMESPACE, DEFAULT_NAMESPACE).eq_ignore_ascii_case(namespace));
         let entries = self.healthy(entries);
         let place = Place { zone, service, limit: usize::MAX };
         match before {
-            [protocol] if protocol.starts_with('_') && !entries.is_empty() => {
-                self.nothing(&zone.domain)
-            }
+            [protocol] if protocol.starts_with('_') && !entries.is_empty() => self.nothing(&zone.domain),
             [port, protocol] if port.starts_with('_') && protocol.starts_with('_') => {
                 let ports = entries.into_iter().filter(|entry| has_port(entry, port, protocol));
                 self.members(&place, ports.collect(), self.question.kind == RecordType::SRV)
@@ -114,9 +111,9 @@ impl<R: Registry> Asking<'_, R> {
         }
         let answer = match self.question.kind {
             _ if !has_records => Answer::of_zone(),
-            RecordType::SRV => self.targets(&entries, ttl, place.limit, |_, entry, host| {
-                place.target(entry, host)
-            }),
+            RecordType::SRV => {
+                self.targets(&entries, ttl, place.limit, |_, entry, host| place.target(entry, host))
+            }
             _ if self.question.wants_addresses() => {
                 self.addresses(entries.iter().filter_map(Host::of), ttl, place.limit)
             }
@@ -154,8 +151,7 @@ fn has_port(entry: &HealthEntry, port: &str, protocol: &str) -> bool {
         label.strip_prefix('_').is_some_and(|label| label.eq_ignore_ascii_case(value))
     };
     let name = entry.instance.instance.meta.get(PORT_NAME);
-    name.is_some_and(|name| is(port, name))
-        && is(protocol, meta(entry, PORT_PROTOCOL, DEFAULT_PROTOCOL))
+    name.is_some_and(|name| is(port, name)) && is(protocol, meta(entry, PORT_PROTOCOL, DEFAULT_PROTOCOL))
 }
 
 /// The id of an instance where it can be a label, else one that always follows from the id.

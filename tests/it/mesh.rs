@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use weft::app::server::{self, DnsSettings, Server};
+use weft::app::sidecar::{self, Sidecar};
 use weft::config::DnsKeys;
 use weft::dns;
-use weft::app::sidecar::{self, Sidecar};
 use weft::model::{
     Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName, Upstream,
 };
