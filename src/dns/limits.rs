@@ -9,6 +9,12 @@ pub const SMALL_ANSWER_BYTES: u16 = 512;
 /// Longest answer over UDP, whatever a client says it can take. What HAProxy's manual recommends to
 /// clients; longer ones go over TCP.
 pub const MAX_UDP_ANSWER_BYTES: u16 = 8192;
+/// Answers of so many times the question's length may go to anybody.
+pub const FREE_FACTOR: usize = 5;
+/// Bytes of longer answers that one network (a /24, or a /56 of IPv6) is sent at once and each second
+/// beyond loopback: some seventy answers of sixty addresses. Then the answer is to ask over TCP.
+pub const ALLOWANCE_BYTES: u64 = 256 * 1024;
+pub const ALLOWANCE_BYTES_PER_SECOND: u64 = 256 * 1024;
 /// Longest answer over TCP, where two bytes hold the length.
 pub const MAX_TCP_ANSWER_BYTES: u16 = u16::MAX;
 /// Connections over TCP at a time; further ones are closed at once.

@@ -5,6 +5,7 @@
 //! starts it. Nothing here writes to the catalog.
 
 mod answer;
+mod budget;
 mod consul;
 mod encode;
 pub mod limits;

@@ -16,6 +16,10 @@ use crate::net::rng::Rng;
 
 /// Bytes of the fixed part of a message.
 pub const HEADER_BYTES: usize = 12;
+/// Bytes of a question behind its name's labels: their end, type and class.
+const QUESTION_TAIL_BYTES: usize = 5;
+/// The flag TC in the third byte of a message.
+const TC: u8 = 0x02;
 /// Fewest bytes of a record: a pointer, type, class, TTL, length and an IPv4 address.
 const MIN_RECORD_BYTES: u16 = 16;
 
@@ -43,6 +47,24 @@ pub struct Reply {
     /// What was asked for; `None` when that could not be read.
     pub kind: Option<RecordType>,
     pub code: ResponseCode,
+}
+
+impl Reply {
+    /// The same without records, so that the client asks again over TCP.
+    #[must_use]
+    pub fn cut(mut self) -> Vec<u8> {
+        let mut end = HEADER_BYTES;
+        // The question comes first, so that its name has no pointers.
+        while let Some(label @ 1..) = self.bytes.get(end) {
+            end += 1 + usize::from(*label);
+        }
+        self.bytes.truncate(end + QUESTION_TAIL_BYTES);
+        if let Some(header) = self.bytes.first_chunk_mut::<HEADER_BYTES>() {
+            header[2] |= TC;
+            header[6..].fill(0);
+        }
+        self.bytes
+    }
 }
 
 /// A question for a recursor.

@@ -6,14 +6,15 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
+use super::budget::Budget;
 use super::respond::{Forward, Outcome, Reply, Responder, Transport};
 use super::settings::Settings;
 use super::{DnsError, limits, recursor, tcp, udp};
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) metrics: ServerMetrics,
     recursions: Arc<Seats>,
+    budget: Mutex<Budget>,
 }
 
 impl Server {
@@ -60,7 +62,8 @@ impl Server {
             return Err(DnsError::OwnRecursor(*own));
         }
         let recursions = Seats::new(limits::RECURSIONS);
-        let shared = Arc::new(Shared { catalog, settings, metrics, recursions });
+        let budget = Mutex::new(Budget::new(Instant::now()));
+        let shared = Arc::new(Shared { catalog, settings, metrics, recursions, budget });
         Ok(Self { address, udp: Arc::new(udp), tcp, shared })
     }
 
@@ -122,6 +125,16 @@ impl Shared {
         let Recursion { forward, _seat } = recursion;
         let reply = recursor::resolve(&self.settings, asked, forward, transport, &mut Rng::new()).await;
         self.counted(reply)
+    }
+
+    /// What of an answer may go to whoever seems to have asked.
+    pub(super) fn sendable(&self, reply: Reply, asked_bytes: usize, client: SocketAddr) -> Vec<u8> {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if budget.admits(client, asked_bytes, reply.bytes.len(), Instant::now()) {
+            return reply.bytes;
+        }
+        self.metrics.dns_dropped("allowance");
+        reply.cut()
     }
 
     fn counted(&self, reply: Reply) -> Reply {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::UdpSocket;
 
 use super::limits::{DATAGRAMS_PER_TURN, MAX_QUERY_BYTES};
-use super::respond::Transport;
+use super::respond::{Reply, Transport};
 use super::server::{Shared, draining};
 use crate::net::drain::Watcher;
 use crate::net::rng::Rng;
@@ -55,13 +55,13 @@ fn answer(
 ) {
     match shared.answer(asked, Transport::Udp, rng) {
         Ok(None) => {}
-        Ok(Some(reply)) => send(socket, shared, &reply.bytes, client),
+        Ok(Some(reply)) => send(socket, shared, reply, asked.len(), client),
         Err(recursion) => {
             let (socket, shared) = (Arc::clone(socket), Arc::clone(shared));
             let (asked, watcher) = (asked.to_vec(), watcher.clone());
             tokio::spawn(async move {
                 let reply = shared.recurse(recursion, &asked, Transport::Udp).await;
-                send(&socket, &shared, &reply.bytes, client);
+                send(&socket, &shared, reply, asked.len(), client);
                 drop(watcher);
             });
         }
@@ -69,8 +69,9 @@ fn answer(
 }
 
 /// An answer that the kernel does not take now is lost; the client asks again.
-fn send(socket: &UdpSocket, shared: &Shared, answer: &[u8], client: SocketAddr) {
-    if socket.try_send_to(answer, client).is_err() {
+fn send(socket: &UdpSocket, shared: &Shared, reply: Reply, asked_bytes: usize, client: SocketAddr) {
+    let answer = shared.sendable(reply, asked_bytes, client);
+    if socket.try_send_to(&answer, client).is_err() {
         shared.metrics.dns_dropped("send");
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
-use weft::dns::{Domain, Settings, Transport};
+use weft::dns::{Domain, Outcome, Settings, Transport};
 
 use super::world::World;
-use super::{addresses, answer_to, question};
+use super::{addresses, answer_to, outcome, question};
 
 const NAME: &str = "big.service.consul.";
 
@@ -148,6 +149,20 @@ fn the_longest_answer_ends_at_64_kib() {
     assert!(answers > 1000 && truncated && length <= 65_535, "{answers} in {length}");
     let (answers, _, truncated, length) = counts(&world, &settings, RecordType::A, None, Transport::Tcp);
     assert_eq!((answers, truncated, length), (3000, false, 12 + 24 + 16 * 3000));
+}
+
+#[test]
+fn an_answer_can_be_cut_to_a_hint_at_tcp() {
+    let asked = question(NAME, RecordType::SRV, Some(4096)).to_vec().unwrap();
+    let Outcome::Reply(reply) = outcome(&big(), &settings(), &asked, Transport::Udp) else {
+        panic!("no reply")
+    };
+    let whole = Message::from_vec(&reply.bytes).unwrap();
+    let bytes = reply.cut();
+    let cut = Message::from_vec(&bytes).unwrap();
+    assert_eq!(bytes.len(), 12 + 20 + 4);
+    assert_eq!((cut.queries, cut.metadata.id), (whole.queries, whole.metadata.id));
+    assert!(cut.metadata.truncation && cut.answers.is_empty() && cut.additionals.is_empty());
 }
 
 #[test]
