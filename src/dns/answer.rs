@@ -270,6 +270,9 @@ impl<R: Registry> Asking<'_, R> {
 
     /// SRV records with the ports and weights of instances, each target and port once, at most `limit`;
     /// beside them the addresses of the targets and, in Consul's domain, what is said of the nodes.
+    ///
+    /// A target that several records share has its address once for each, as from Consul: HAProxy takes
+    /// one address for one SRV record.
     pub(super) fn targets(
         &self,
         entries: &[HealthEntry],
@@ -278,7 +281,7 @@ impl<R: Registry> Asking<'_, R> {
         target: impl Fn(&Self, &HealthEntry, &Host) -> Option<Name>,
     ) -> Answer {
         let mut answer = Answer::of_zone();
-        let (mut seen, mut located, mut described) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let (mut seen, mut described) = (HashSet::new(), HashSet::new());
         for entry in entries {
             let Some(host) = Host::of(entry) else { continue };
             let Some(target) = target(self, entry, &host) else { continue };
@@ -294,7 +297,7 @@ impl<R: Registry> Asking<'_, R> {
                 break;
             }
             // Of a host name others know the address.
-            if !matches!(host, Host::Name(_)) && first(&mut located, &target) {
+            if !matches!(host, Host::Name(_)) {
                 answer.additionals.push(host.record(&target, ttl));
             }
             if self.describes_nodes && first(&mut described, &entry.node.name) {

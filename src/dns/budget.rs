@@ -44,7 +44,8 @@ impl Budget {
         }
         let now = now.saturating_duration_since(self.start);
         let Some(allowance) = self.allowances.get_mut(place_of(client.ip())) else { return false };
-        let earned = now.saturating_sub(allowance.at).as_millis() * u128::from(ALLOWANCE_BYTES_PER_SECOND);
+        let earned =
+            now.saturating_sub(allowance.at).as_millis() * u128::from(ALLOWANCE_BYTES_PER_SECOND);
         let earned = u64::try_from(earned / 1000).unwrap_or(u64::MAX);
         if earned > 0 {
             allowance.bytes = allowance.bytes.saturating_add(earned).min(ALLOWANCE_BYTES);

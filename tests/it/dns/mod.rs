@@ -28,7 +28,8 @@ const SOA: &str = "consul. 0 SOA ns.consul. hostmaster.consul. 1700000000 3600 6
 fn question(name: &str, kind: RecordType, room: Option<u16>) -> Message {
     let mut message = Message::new(7, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let labels = name.split('.').filter(|label| !label.is_empty()).map(str::as_bytes);
+    message.add_query(Query::query(Name::from_labels(labels).unwrap(), kind));
     if let Some(room) = room {
         let mut edns = Edns::new();
         edns.set_max_payload(room);

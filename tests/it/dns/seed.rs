@@ -92,7 +92,7 @@ async fn kubernetes_dns() {
         ("user-service", "production.svc.cluster.local"),
     ] {
         let search = format!("+domain={search}");
-        assert_eq!(dig(dns, &[short, &search, "+short"]).await, "10.0.0.7\n", "{short}");
+        assert_eq!(dig(dns, &[short, &search, "+ndots=5", "+short"]).await, "10.0.0.7\n", "{short}");
     }
     let named = "_http._tcp.user-service.production.svc.cluster.local";
     let target = format!("1 1 8080 user-service.{name}.\n");

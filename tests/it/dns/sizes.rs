@@ -166,13 +166,13 @@ fn an_answer_can_be_cut_to_a_hint_at_tcp() {
 }
 
 #[test]
-fn the_same_record_is_said_once() {
+fn the_same_answer_is_said_once_and_each_has_its_address() {
     let mut world = World::default();
     world.add_node("n1", "10.0.0.1", &[]);
     for number in 0..4u16 {
         world.instance("big", &format!("big-{number}"), "", 80 + number / 2, |_, _| {});
     }
     let (answers, extras, ..) = counts(&world, &settings(), RecordType::SRV, None, Transport::Tcp);
-    assert_eq!((answers, extras), (2, 1));
+    assert_eq!((answers, extras), (2, 2));
     assert_eq!(counts(&world, &settings(), RecordType::A, None, Transport::Tcp).0, 1);
 }

@@ -119,7 +119,7 @@ async fn haproxy_server_template_follows_srv_records() {
     let front: SocketAddr = ([127, 0, 0, 1], free_port()).into();
     let config = format!(
         "resolvers weft\n  nameserver weft {dns}\n  accepted_payload_size 8192\n  \
-         timeout resolve 100ms\n  timeout retry 100ms\n  hold valid 100ms\n  hold obsolete 0s\n\
+         timeout resolve 100ms\n  timeout retry 100ms\n  hold valid 100ms\n  hold nx 100ms\n  hold obsolete 0s\n\
          defaults\n  mode http\n  timeout connect 2s\n  timeout client 5s\n  timeout server 5s\n\
          frontend front\n  bind {front}\n  default_backend web\n\
          backend web\n  balance roundrobin\n  \
