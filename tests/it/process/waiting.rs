@@ -70,7 +70,7 @@ async fn a_waiting_query_wakes_right_after_the_write() {
 #[tokio::test]
 async fn many_waiting_queries_cost_little_and_all_wake() {
     let count: usize = if slow("5,000 waiting queries instead of 500") { 5000 } else { 500 };
-    socket::raise_file_limit();
+    let _files = socket::raise_file_limit();
     let mut mesh = Mesh::dev("1h").await;
     let http = mesh.http;
     put(http, "/v1/agent/service/register", r#"{"Name":"web","Check":{"TTL":"10m"}}"#).await;
