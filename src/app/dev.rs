@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::AppError;
 use super::demo::{Demo, card, story, traffic};
 use super::process::{Kind, Signals, runtime};
-use super::server::{self, Server};
-use crate::config::AgentKeys;
+use super::server::{self, DnsSettings, Server};
+use crate::config::{AgentKeys, DnsKeys};
 use crate::model::{Action, NodeName};
 use crate::net::socket;
 
@@ -23,6 +23,7 @@ pub struct Settings {
     pub port_offset: u16,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub dns: Option<SocketAddr>,
     pub leaf_ttl: Duration,
     pub default_action: Action,
 }
@@ -103,7 +104,7 @@ fn show(card: &card::Card, json: bool) -> Result<(), AppError> {
 }
 
 fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
-    for address in [settings.http, settings.grpc] {
+    for address in [Some(settings.http), Some(settings.grpc), settings.dns].into_iter().flatten() {
         if !address.ip().is_loopback() {
             return Err(AppError::Usage(format!(
                 "`weft dev` needs no tokens and therefore listens on loopback only, not on {address}; \
@@ -111,6 +112,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
             )));
         }
     }
+    let names = server::names(&DnsKeys::default())?;
     Ok(server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
@@ -119,6 +121,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,
+        dns: settings.dns.map(|address| DnsSettings { address, names }),
         node: NodeName::new("dev")?,
         node_address: IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
         datacenter: "dc1".to_owned(),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{DevArgs, LogArgs, LogFormat, ProxyArgs, ProxyCommand, RunArgs};
+use super::args::{DevArgs, DnsAddr, LogArgs, LogFormat, ProxyArgs, ProxyCommand, RunArgs};
 use super::error::{CliError, Exit, Fault};
 use super::failure::explain;
 use super::{Global, Output};
@@ -21,6 +21,7 @@ use crate::telemetry::logging::{self, Format};
 
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
+const DEFAULT_DNS_PORT: u16 = 8600;
 /// Longest token file that is read; a token has about 150 bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 /// How often `weft run --check` looks at the application.
@@ -86,6 +87,11 @@ pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
         port_offset: args.port_offset,
         http,
         grpc: args.grpc_addr.unwrap_or_else(|| loopback(DEFAULT_GRPC_PORT)),
+        dns: match args.dns_addr {
+            Some(DnsAddr::Off) => None,
+            Some(DnsAddr::At(address)) => Some(address),
+            None => Some(loopback(DEFAULT_DNS_PORT)),
+        },
         leaf_ttl: args.leaf_ttl,
         default_action: args.default_policy.into(),
     };

@@ -25,5 +25,6 @@ mod stalled;
 mod support;
 mod traffic;
 mod upgrade;
+mod waiting;
 
 pub(crate) use support::slow;
