@@ -66,7 +66,9 @@ impl World {
             name: NodeName::new(name).expect("a name"),
             id: format!("id of {name}"),
             address: address.to_owned(),
+            tagged_addresses: None,
             meta: meta.collect(),
+            has_agent: true,
             created: 1,
             modified: 1,
         }));
@@ -101,6 +103,7 @@ impl World {
             instance: Some((instance.id.clone(), instance.name.clone())),
             type_name: "ttl".to_owned(),
             definition: None,
+            shown: None,
         };
         let check = CheckRecord { check: Arc::new(check), created: 1, modified: 1 };
         let instance = InstanceRecord {

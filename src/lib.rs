@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod dns;
 pub mod health;
+pub mod kv;
 pub mod model;
 pub mod net;
 pub mod pb;

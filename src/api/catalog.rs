@@ -9,6 +9,7 @@ use serde_json::json;
 use super::App;
 use super::blocking::Read;
 use super::error::ApiError;
+use super::filter::{Filter, schema};
 use super::json::node::NodeJson;
 use super::json::service::{CatalogService, NodeService};
 use super::query::Params;
@@ -21,7 +22,7 @@ pub(super) async fn datacenters(State(app): App, params: Params) -> Response {
 }
 
 pub(super) async fn nodes(State(app): App, params: Params) -> Result<Response, ApiError> {
-    let read = Read::begin(&app, &params, &[Topic::Nodes]).await?;
+    let (read, filter) = Read::begin_filtered(&app, &params, &[Topic::Nodes], schema::NODE).await?;
     let datacenter = &app.state.catalog.settings().datacenter;
     let wanted = params.node_meta();
     let nodes = app.state.catalog.nodes();
@@ -29,21 +30,27 @@ pub(super) async fn nodes(State(app): App, params: Params) -> Result<Response, A
         .iter()
         .filter(|node| has_meta(node, &wanted))
         .map(|node| NodeJson::new(datacenter, node))
+        .filter(|node| filter.keeps(node))
         .collect();
     Ok(read.json(&nodes))
 }
 
 pub(super) async fn services(State(app): App, params: Params) -> Result<Response, ApiError> {
-    let read = Read::begin(&app, &params, &[Topic::Services]).await?;
+    let (read, filter) =
+        Read::begin_filtered(&app, &params, &[Topic::Services], schema::CATALOG_SERVICE).await?;
     let wanted = params.node_meta();
-    if wanted.is_empty() {
-        return Ok(read.json(&app.state.catalog.services()));
+    let all = app.state.catalog.services();
+    if wanted.is_empty() && filter.keeps_all() {
+        return Ok(read.json(&all));
     }
-    let mut services: BTreeMap<ServiceName, BTreeSet<String>> = BTreeMap::new();
-    for node in app.state.catalog.nodes().iter().filter(|node| has_meta(node, &wanted)) {
-        for record in app.state.catalog.instances_on(&node.name) {
-            let tags = services.entry(record.instance.name.clone()).or_default();
-            tags.extend(record.instance.tags.iter().cloned());
+    let datacenter = &app.state.catalog.settings().datacenter;
+    let mut services: BTreeMap<&ServiceName, BTreeSet<String>> = BTreeMap::new();
+    for name in all.keys() {
+        for entry in app.state.catalog.health(name) {
+            if has_meta(&entry.node, &wanted) && filter.keeps(&CatalogService::new(datacenter, &entry)) {
+                let tags = entry.instance.instance.tags.iter().cloned();
+                services.entry(name).or_default().extend(tags);
+            }
         }
     }
     Ok(read.json(&services))
@@ -55,8 +62,9 @@ pub(super) async fn service(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
-    let read = Read::begin(&app, &params, &[Topic::Service(name.clone())]).await?;
-    Ok(answer(&app, &params, &read, &app.state.catalog.health(&name)))
+    let topics = [Topic::Service(name.clone())];
+    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::CATALOG_SERVICE).await?;
+    Ok(answer(&app, &params, &read, &filter, &app.state.catalog.health(&name)))
 }
 
 pub(super) async fn connect(
@@ -65,17 +73,25 @@ pub(super) async fn connect(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
-    let read = Read::begin(&app, &params, &[Topic::Connect(name.clone())]).await?;
-    Ok(answer(&app, &params, &read, &app.state.catalog.connect(&name)))
+    let topics = [Topic::Connect(name.clone())];
+    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::CATALOG_SERVICE).await?;
+    Ok(answer(&app, &params, &read, &filter, &app.state.catalog.connect(&name)))
 }
 
-fn answer(app: &super::Shared, params: &Params, read: &Read, entries: &[HealthEntry]) -> Response {
+fn answer(
+    app: &super::Shared,
+    params: &Params,
+    read: &Read,
+    filter: &Filter,
+    entries: &[HealthEntry],
+) -> Response {
     let datacenter = &app.state.catalog.settings().datacenter;
     let wanted = Wanted::new(params);
     let items: Vec<_> = entries
         .iter()
         .filter(|entry| wanted.matches(entry))
         .map(|entry| CatalogService::new(datacenter, entry))
+        .filter(|service| filter.keeps(service))
         .collect();
     read.json(&items)
 }
@@ -86,15 +102,44 @@ pub(super) async fn node(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = node_name(&name)?;
-    let read = Read::begin(&app, &params, &[Topic::Nodes, Topic::Services]).await?;
+    let topics = [Topic::Nodes, Topic::Services];
+    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::SERVICE).await?;
     let Some(node) = app.state.catalog.nodes().into_iter().find(|node| node.name == name) else {
         return Ok(read.json(&serde_json::Value::Null));
     };
     let records = app.state.catalog.instances_on(&name);
-    let services: BTreeMap<_, _> =
-        records.iter().map(|record| (record.instance.id.as_str(), NodeService::from(record))).collect();
+    let services: BTreeMap<_, _> = records
+        .iter()
+        .map(|record| (record.instance.id.as_str(), NodeService::from(record)))
+        .filter(|(_, service)| filter.keeps(service))
+        .collect();
     let node = NodeJson::new(&app.state.catalog.settings().datacenter, &node);
     Ok(read.json(&json!({ "Node": node, "Services": services })))
+}
+
+/// The same with the services as a list.
+pub(super) async fn node_services(
+    State(app): App,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = node_name(&name)?;
+    let topics = [Topic::Nodes, Topic::Services];
+    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::SERVICE).await?;
+    let Some(node) = app.state.catalog.nodes().into_iter().find(|node| node.name == name) else {
+        return Ok(read.json(&json!({ "Node": null, "Services": null })));
+    };
+    let records = app.state.catalog.instances_on(&name);
+    let services = records.iter().map(NodeService::from);
+    let services: Vec<_> = services.filter(|service| filter.keeps(service)).collect();
+    let node = NodeJson::new(&app.state.catalog.settings().datacenter, &node);
+    Ok(read.json(&json!({ "Node": node, "Services": services })))
+}
+
+/// There are no gateways, so none has a service.
+pub(super) async fn gateway_services(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let read = Read::begin(&app, &params, &[Topic::Services]).await?;
+    Ok(read.json(&[(); 0]))
 }
 
 /// What instances a query asks for by `tag` (all of them, in any case) and `node-meta`.

@@ -14,17 +14,82 @@ pub(super) struct Fields {
 impl Fields {
     /// Parses an object whose keys are all among `known`. A later spelling of a key wins, as in Go.
     pub(super) fn parse(json: &[u8], known: &[&'static str]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))?;
+        Self::of(parse(json)?, known)
+    }
+
+    /// As [`Self::parse`], of JSON that was read already.
+    pub(super) fn of(value: Value, known: &[&'static str]) -> Result<Self, ApiError> {
+        Self::read(value, known, |key| Err(failed(&format!("json: unknown field {key:?}"))))
+    }
+
+    /// As [`Self::parse`], but keys that are not known say nothing, as on Consul's catalog endpoints.
+    pub(super) fn parse_lenient(json: &[u8], known: &[&'static str]) -> Result<Self, ApiError> {
+        Self::read(parse(json)?, known, |_| Ok(()))
+    }
+
+    fn read(
+        value: Value,
+        known: &[&'static str],
+        unknown: impl Fn(&str) -> Result<(), ApiError>,
+    ) -> Result<Self, ApiError> {
         let Value::Object(object) = value else {
             return Err(failed("json: the body must be an object"));
         };
         let mut found = Map::new();
         for (key, value) in object {
-            let name = known.iter().find(|name| same(name, &key));
-            let name = name.ok_or_else(|| failed(&format!("json: unknown field {key:?}")))?;
-            found.insert((*name).to_owned(), value);
+            match known.iter().find(|name| same(name, &key)) {
+                Some(name) => drop(found.insert((*name).to_owned(), value)),
+                None => unknown(&key)?,
+            }
         }
         Ok(Self { found })
+    }
+
+    /// An object inside, read leniently; `None` when absent or null.
+    pub(super) fn object(
+        &self,
+        name: &'static str,
+        known: &[&'static str],
+    ) -> Result<Option<Self>, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value @ Value::Object(_)) => Self::read(value.clone(), known, |_| Ok(())).map(Some),
+            Some(other) => Err(mismatch(name, "object", other)),
+        }
+    }
+
+    /// A list of objects, each read leniently; empty when absent or null.
+    pub(super) fn objects(
+        &self,
+        name: &'static str,
+        known: &[&'static str],
+    ) -> Result<Vec<Self>, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(items)) => {
+                items.iter().map(|item| Self::read(item.clone(), known, |_| Ok(()))).collect()
+            }
+            Some(other) => Err(mismatch(name, "array", other)),
+        }
+    }
+
+    /// Whatever was found, under the names that were asked for.
+    pub(super) fn into_values(self) -> Map<String, Value> {
+        self.found
+    }
+
+    /// `true` or `false`; `false` when absent or null.
+    pub(super) fn boolean(&self, name: &'static str) -> Result<bool, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(other) => Err(mismatch(name, "bool", other)),
+        }
+    }
+
+    /// A value of any type.
+    pub(super) fn value(&self, name: &'static str) -> Option<&Value> {
+        self.found.get(name)
     }
 
     /// A text; empty when absent or null.
@@ -73,6 +138,14 @@ impl Fields {
         }
     }
 
+    /// A whole number that fits 64 bits; `None` when absent or null.
+    pub(super) fn long(&self, name: &'static str) -> Result<Option<u64>, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| mismatch(name, "uint64", value)),
+        }
+    }
+
     /// Whether a field has a value other than null, nothing, zero or false: Go's zero values.
     pub(super) fn is_set(&self, name: &str) -> bool {
         match self.found.get(name) {
@@ -86,6 +159,10 @@ impl Fields {
     }
 }
 
+fn parse(json: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))
+}
+
 fn same(name: &str, key: &str) -> bool {
     let fold = |text: &str| -> Vec<u8> {
         text.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase()).collect()
@@ -93,7 +170,8 @@ fn same(name: &str, key: &str) -> bool {
     fold(name) == fold(key)
 }
 
-fn failed(detail: &str) -> ApiError {
+/// The refusal of a body that cannot be read.
+pub(super) fn failed(detail: &str) -> ApiError {
     ApiError::bad_request(format!("Request decode failed: {detail}"))
 }
 

@@ -3,9 +3,11 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::filter::FilterError;
 use super::reply;
 use crate::ca::CaError;
 use crate::catalog::CatalogError;
+use crate::kv::KvError;
 
 /// An answer that is not a success. The body is the text, without a newline at its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +63,33 @@ impl From<CatalogError> for ApiError {
             }
             CatalogError::Contended => StatusCode::SERVICE_UNAVAILABLE,
             CatalogError::Store(_) | CatalogError::NoRandom => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// Consul 1.8.7 calls a bad expression a fault of its own; bounds are ours.
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        let status = match &error {
+            FilterError::Invalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            FilterError::TooLong | FilterError::TooDeep | FilterError::TooManyPatterns => {
+                StatusCode::BAD_REQUEST
+            }
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<KvError> for ApiError {
+    fn from(error: KvError) -> Self {
+        let status = match &error {
+            KvError::Store(_) | KvError::Catalog(_) | KvError::Session(_) | KvError::Full(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            KvError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            KvError::KeyTooLong(_) => StatusCode::BAD_REQUEST,
+            KvError::ValueTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         };
         Self::new(status, error.to_string())
     }

@@ -6,6 +6,7 @@ use axum::response::Response;
 use super::blocking::Read;
 use super::catalog::{Wanted, node_name, service_name};
 use super::error::ApiError;
+use super::filter::{Filter, schema};
 use super::json::check::{CheckJson, HealthJson};
 use super::query::Params;
 use super::{App, Shared};
@@ -19,8 +20,10 @@ pub(super) async fn service(
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
     let passing = params.passing()?;
-    let read = Read::begin(&app, &params, &[Topic::Service(name.clone())]).await?;
-    Ok(answer(&app, &params, &read, passing, &app.state.catalog.health(&name)))
+    let topics = [Topic::Service(name.clone())];
+    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::HEALTH).await?;
+    let wanted = Wanted::new(&params);
+    Ok(answer(&app, &read, &wanted, passing, &filter, &app.state.catalog.health(&name)))
 }
 
 pub(super) async fn connect(
@@ -30,25 +33,34 @@ pub(super) async fn connect(
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
     let passing = params.passing()?;
-    let read = Read::begin(&app, &params, &[Topic::Connect(name.clone())]).await?;
-    Ok(answer(&app, &params, &read, passing, &app.state.catalog.connect(&name)))
+    let topics = [Topic::Connect(name.clone())];
+    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::HEALTH).await?;
+    let wanted = Wanted::new(&params);
+    Ok(answer(&app, &read, &wanted, passing, &filter, &app.state.catalog.connect(&name)))
 }
 
 fn answer(
     app: &Shared,
-    params: &Params,
     read: &Read,
+    wanted: &Wanted<'_>,
     passing: bool,
+    filter: &Filter,
     entries: &[HealthEntry],
 ) -> Response {
     let datacenter = &app.state.catalog.settings().datacenter;
-    let wanted = Wanted::new(params);
     let items: Vec<_> = entries
         .iter()
         .filter(|entry| wanted.matches(entry) && (!passing || entry.status() == CheckStatus::Passing))
         .map(|entry| HealthJson::new(datacenter, entry))
+        .filter(|entry| filter.keeps(entry))
         .collect();
     read.json(&items)
+}
+
+/// There are no gateways, so none leads to a service.
+pub(super) async fn ingress(State(app): App, params: Params) -> Result<Response, ApiError> {
+    let read = Read::begin(&app, &params, &[Topic::Services]).await?;
+    Ok(read.json(&[(); 0]))
 }
 
 pub(super) async fn node(
@@ -57,8 +69,8 @@ pub(super) async fn node(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = node_name(&name)?;
-    let read = Read::begin(&app, &params, &[Topic::Checks]).await?;
-    Ok(checks_json(&read, &tagged_checks(&app, &name)))
+    let (read, filter) = begin_checks(&app, &params).await?;
+    Ok(checks_json(&read, &filter, &tagged_checks(&app, &name)))
 }
 
 /// The checks of a service's instances, without those of their nodes.
@@ -68,13 +80,14 @@ pub(super) async fn checks(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
-    let read = Read::begin(&app, &params, &[Topic::Checks]).await?;
+    let (read, filter) = begin_checks(&app, &params).await?;
     let entries = app.state.catalog.health(&name);
     let checks: Vec<_> = entries
         .iter()
         .flat_map(|entry| entry.checks.iter().map(|check| (check, &entry.instance.instance.tags)))
         .filter(|(record, _)| record.check.instance.is_some())
         .map(|(record, tags)| CheckJson::catalog(record, tags))
+        .filter(|check| filter.keeps(check))
         .collect();
     Ok(read.json(&checks))
 }
@@ -85,7 +98,7 @@ pub(super) async fn state(
     Path(word): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let read = Read::begin(&app, &params, &[Topic::Checks]).await?;
+    let (read, filter) = begin_checks(&app, &params).await?;
     let wanted = CheckStatus::parse(&word);
     let mut checks = Vec::new();
     if word == "any" || wanted.is_some() {
@@ -94,13 +107,21 @@ pub(super) async fn state(
         }
         checks.retain(|(record, _)| wanted.is_none_or(|status| record.check.status == status));
     }
-    Ok(checks_json(&read, &checks))
+    Ok(checks_json(&read, &filter, &checks))
+}
+
+async fn begin_checks(app: &Shared, params: &Params) -> Result<(Read, Filter), ApiError> {
+    Read::begin_filtered(app, params, &[Topic::Checks], schema::CHECK).await
 }
 
 type TaggedCheck = (CheckRecord, Vec<String>);
 
-fn checks_json(read: &Read, checks: &[TaggedCheck]) -> Response {
-    let shapes: Vec<_> = checks.iter().map(|(record, tags)| CheckJson::catalog(record, tags)).collect();
+fn checks_json(read: &Read, filter: &Filter, checks: &[TaggedCheck]) -> Response {
+    let shapes: Vec<_> = checks
+        .iter()
+        .map(|(record, tags)| CheckJson::catalog(record, tags))
+        .filter(|check| filter.keeps(check))
+        .collect();
     read.json(&shapes)
 }
 

@@ -11,6 +11,7 @@ use super::blocking::Read;
 use super::body::JsonBytes;
 use super::decode::Fields;
 use super::error::ApiError;
+use super::filter::schema;
 use super::json::intention::{IntentionJson, describe, parse_action};
 use super::limits::MAX_MATCH_NAMES;
 use super::query::Params;
@@ -53,12 +54,14 @@ const FIELDS: &[&str] = &[
 /// Fields whose meaning would be lost if they were ignored.
 const UNSUPPORTED: &[&str] = &["Permissions", "JWT", "SourcePeer", "SourceSamenessGroup"];
 
-type Record = (Arc<Intention>, Index, Index);
+pub(super) type Record = (Arc<Intention>, Index, Index);
 
 pub(super) async fn list(State(app): App, params: Params) -> Result<Response, ApiError> {
-    let read = Read::begin(&app, &params, &[Topic::Intentions]).await?;
+    let (read, filter) =
+        Read::begin_filtered(&app, &params, &[Topic::Intentions], schema::INTENTION).await?;
     let records = app.state.catalog.intentions();
-    Ok(read.json_without_consistency(&records.iter().map(legacy).collect::<Vec<_>>()))
+    let rules: Vec<_> = records.iter().map(legacy).filter(|rule| filter.keeps(rule)).collect();
+    Ok(read.json_without_consistency(&rules))
 }
 
 pub(super) async fn create(
@@ -301,7 +304,7 @@ impl Wish {
     }
 }
 
-fn party_of(field: &str, text: &str, found: &mut Vec<String>) -> Option<Party> {
+pub(super) fn party_of(field: &str, text: &str, found: &mut Vec<String>) -> Option<Party> {
     if text.is_empty() {
         found.push(format!("{field} must be set"));
         return None;
@@ -323,7 +326,7 @@ fn party_of(field: &str, text: &str, found: &mut Vec<String>) -> Option<Party> {
 }
 
 /// A list of faults as Consul's clients see it: with two newlines at its end.
-fn faults(found: &[String]) -> String {
+pub(super) fn faults(found: &[String]) -> String {
     let count = match found.len() {
         1 => "1 error".to_owned(),
         n => format!("{n} errors"),

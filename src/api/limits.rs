@@ -23,8 +23,18 @@ pub(super) const MAX_JSON_DEPTH: usize = 64;
 pub(super) const DEFAULT_WAIT: Duration = Duration::from_secs(5 * 60);
 /// The longest a blocking query waits; larger wishes are cut to it, as Consul does.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(10 * 60);
+/// Longest `?filter` expression; it also bounds the work of reading it.
+pub(super) const MAX_FILTER_BYTES: usize = 8 * 1024;
+/// Parentheses and negations of an expression inside of each other, and groups of a regular expression.
+pub(super) const MAX_FILTER_DEPTH: usize = 64;
+/// Regular expressions in one filter, each of which may take [`MAX_FILTER_PATTERN_MEMORY`].
+pub(super) const MAX_FILTER_PATTERNS: usize = 16;
+/// Memory of one compiled regular expression, in bytes; with it the time per character it is asked for.
+pub(super) const MAX_FILTER_PATTERN_MEMORY: usize = 64 * 1024;
 /// Names in one `intentions/match`: each costs a copy of the matching rules in the answer.
 pub(super) const MAX_MATCH_NAMES: usize = 64;
+/// Smaller answers are not compressed: it would cost more than it saves.
+pub(super) const MIN_GZIP_BYTES: u16 = 1400;
 /// First pause after `accept` failed for want of a resource; doubles up to [`MAX_ACCEPT_PAUSE`].
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two tries to accept.

@@ -3,17 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, MatchedPath, Query};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
+use super::filter::{Filter, Schema};
 use super::limits::{DEFAULT_WAIT, MAX_WAIT};
 use super::reply::Layout;
 use super::{Index, Shared};
 use crate::model::duration;
 
-/// All parameters of a request. `?filter` is refused here, so that no handler can ignore it: an
-/// answer that was not filtered would look like one that was.
+/// The routes that filter their answers. `?filter` is refused on all others, so that no handler can
+/// ignore it: an answer that was not filtered would look like one that was.
+const FILTERED: [&str; 14] = [
+    "/v1/agent/services",
+    "/v1/agent/checks",
+    "/v1/catalog/nodes",
+    "/v1/catalog/services",
+    "/v1/catalog/service/{name}",
+    "/v1/catalog/connect/{name}",
+    "/v1/catalog/node/{node}",
+    "/v1/catalog/node-services/{node}",
+    "/v1/health/service/{name}",
+    "/v1/health/connect/{name}",
+    "/v1/health/node/{node}",
+    "/v1/health/checks/{name}",
+    "/v1/health/state/{state}",
+    "/v1/connect/intentions",
+];
+
+/// All parameters of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Params {
     pairs: Vec<(String, String)>,
@@ -89,6 +108,11 @@ impl Params {
         }
     }
 
+    /// `?filter` over items of the given fields; without one everything is kept.
+    pub(super) fn filter(&self, schema: Schema) -> Result<Filter, ApiError> {
+        Ok(Filter::compile(self.first("filter").unwrap_or_default(), schema)?)
+    }
+
     /// The `node-meta` conditions as key and value.
     pub(super) fn node_meta(&self) -> Vec<(&str, &str)> {
         self.all("node-meta").map(|pair| pair.split_once(':').unwrap_or((pair, ""))).collect()
@@ -137,9 +161,11 @@ impl FromRequestParts<Arc<Shared>> for Params {
         if app.state.pretty || params.first("pretty").is_some() {
             params.layout = Layout::Pretty;
         }
-        if params.non_empty("filter").is_some() {
+        let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+        if params.non_empty("filter").is_some() && !route.is_some_and(|route| FILTERED.contains(&route))
+        {
             return Err(ApiError::bad_request(
-                "?filter is not supported by this server; leave it out and filter the answer",
+                "?filter is not supported by this endpoint; leave it out and filter the answer",
             ));
         }
         Ok(params)

@@ -8,9 +8,15 @@ use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 
 use super::error::ApiError;
-use super::{Shared, agent, catalog, connect, guard, health, intentions, weft};
+use super::limits::MIN_GZIP_BYTES;
+use super::{
+    Shared, agent, catalog, catalog_write, config_entries, connect, guard, health, intentions, kv, leaf,
+    session, txn, weft,
+};
 
 type Route = MethodRouter<Arc<Shared>, Infallible>;
 
@@ -22,26 +28,58 @@ pub(super) fn router(shared: Shared) -> Router {
         .merge(agent_routes())
         .merge(catalog_routes())
         .merge(connect_routes())
+        .merge(kv_routes())
         .merge(weft_routes())
         .with_state(Arc::clone(&shared));
     ours.merge(others)
         .fallback(|| async { StatusCode::NOT_FOUND })
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(MIN_GZIP_BYTES)))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
 }
 
 fn agent_routes() -> Router<Arc<Shared>> {
-    Router::new()
+    let process = Router::new()
         .route("/v1/agent/self", get(agent::own))
-        .route("/v1/agent/services", get(agent::services))
-        .route("/v1/agent/checks", get(agent::checks))
-        .route("/v1/agent/service/register", put(agent::register))
-        .route("/v1/agent/service/deregister/", put(agent::deregister_nothing))
-        .route("/v1/agent/service/deregister/{id}", put(agent::deregister))
-        .route("/v1/agent/check/pass/{id}", put(agent::check_pass))
-        .route("/v1/agent/check/warn/{id}", put(agent::check_warn))
-        .route("/v1/agent/check/fail/{id}", put(agent::check_fail))
+        .route("/v1/agent/members", get(agent::members))
+        .route("/v1/agent/version", get(agent::process::version))
+        .route("/v1/agent/metrics", get(agent::process::metrics))
+        .route("/v1/agent/host", get(agent::host::host))
+        .route("/v1/agent/monitor", get(agent::process::monitor))
+        .route("/v1/agent/reload", put(agent::process::reload))
+        .route("/v1/agent/leave", put(agent::process::leave))
+        .route("/v1/agent/join/{address}", put(agent::process::join))
+        .route("/v1/agent/force-leave/{node}", put(agent::process::force_leave))
+        .route("/v1/agent/token/{kind}", put(agent::process::token))
         .route("/v1/status/leader", get(agent::leader))
-        .route("/v1/status/peers", get(agent::peers))
+        .route("/v1/status/peers", get(agent::peers));
+    process.merge(agent_service_routes()).merge(agent_check_routes())
+}
+
+fn agent_service_routes() -> Router<Arc<Shared>> {
+    use agent::{health, maintenance, services};
+    Router::new()
+        .route("/v1/agent/services", get(services::list))
+        .route("/v1/agent/service/{id}", get(services::get))
+        .route("/v1/agent/service/register", put(services::register))
+        .route("/v1/agent/service/deregister/", put(services::deregister_nothing))
+        .route("/v1/agent/service/deregister/{id}", put(services::deregister))
+        .route("/v1/agent/service/maintenance/", put(maintenance::no_service))
+        .route("/v1/agent/service/maintenance/{id}", put(maintenance::service))
+        .route("/v1/agent/maintenance", put(maintenance::node))
+        .route("/v1/agent/health/service/id/{id}", get(health::by_id))
+        .route("/v1/agent/health/service/name/{name}", get(health::by_name))
+}
+
+fn agent_check_routes() -> Router<Arc<Shared>> {
+    use agent::checks;
+    Router::new()
+        .route("/v1/agent/checks", get(checks::list))
+        .route("/v1/agent/check/register", put(checks::register))
+        .route("/v1/agent/check/deregister/{id}", put(checks::deregister))
+        .route("/v1/agent/check/pass/{id}", put(checks::pass))
+        .route("/v1/agent/check/warn/{id}", put(checks::warn))
+        .route("/v1/agent/check/fail/{id}", put(checks::fail))
+        .route("/v1/agent/check/update/{id}", put(checks::update))
 }
 
 fn catalog_routes() -> Router<Arc<Shared>> {
@@ -56,10 +94,15 @@ fn catalog_routes() -> Router<Arc<Shared>> {
         .route("/v1/catalog/connect/{name}", get(catalog::connect))
         .route("/v1/catalog/node/", get(|| async { ApiError::bad_request("Missing node name") }))
         .route("/v1/catalog/node/{node}", get(catalog::node))
+        .route("/v1/catalog/node-services/{node}", get(catalog::node_services))
+        .route("/v1/catalog/gateway-services/{gateway}", get(catalog::gateway_services))
+        .route("/v1/catalog/register", put(catalog_write::register))
+        .route("/v1/catalog/deregister", put(catalog_write::deregister))
         .route("/v1/health/service/", no_name())
         .route("/v1/health/service/{name}", get(health::service))
         .route("/v1/health/connect/", no_name())
         .route("/v1/health/connect/{name}", get(health::connect))
+        .route("/v1/health/ingress/{name}", get(health::ingress))
         .route("/v1/health/node/", get(|| async { ApiError::bad_request("Missing node name") }))
         .route("/v1/health/node/{node}", get(health::node))
         .route("/v1/health/checks/", no_name())
@@ -70,6 +113,10 @@ fn catalog_routes() -> Router<Arc<Shared>> {
 
 fn connect_routes() -> Router<Arc<Shared>> {
     let collection = routing::get(intentions::list).post(intentions::create);
+    let entry = routing::get(config_entries::get).delete(config_entries::delete);
+    let configuration = routing::get(connect::configuration).put(connect::configure);
+    // Consul takes POST; some of its clients send PUT.
+    let authorize = routing::post(connect::authorize).put(connect::authorize);
     let by_id = routing::get(intentions::get).put(intentions::update).delete(intentions::delete);
     let exact =
         routing::get(intentions::get_exact).put(intentions::put_exact).delete(intentions::delete_exact);
@@ -79,8 +126,34 @@ fn connect_routes() -> Router<Arc<Shared>> {
         .route("/v1/connect/intentions/check", get(intentions::check))
         .route("/v1/connect/intentions/exact", allow("OPTIONS,GET,PUT,DELETE", exact))
         .route("/v1/connect/intentions/{id}", allow("OPTIONS,GET,PUT,DELETE", by_id))
+        .route("/v1/config", put(config_entries::put))
+        .route("/v1/config/{kind}", get(config_entries::list))
+        .route("/v1/config/{kind}/{name}", allow("OPTIONS,GET,DELETE", entry))
         .route("/v1/connect/ca/roots", get(connect::roots))
+        .route("/v1/connect/ca/configuration", allow("OPTIONS,GET,PUT", configuration))
+        .route("/v1/agent/connect/authorize", allow("OPTIONS,POST", authorize))
+        .route("/v1/agent/connect/ca/leaf/", get(leaf::no_name))
+        .route("/v1/agent/connect/ca/leaf/{name}", get(leaf::leaf))
         .route("/v1/agent/connect/ca/roots", get(connect::roots))
+}
+
+fn kv_routes() -> Router<Arc<Shared>> {
+    let root = routing::get(kv::get_root).put(kv::no_key).delete(kv::delete_root);
+    let key = routing::get(kv::get).put(kv::put).delete(kv::delete);
+    Router::new()
+        .route("/v1/kv/", allow("OPTIONS,GET,PUT,DELETE", root))
+        .route("/v1/kv/{*key}", allow("OPTIONS,GET,PUT,DELETE", key))
+        .route("/v1/session/create", put(session::create))
+        .route("/v1/session/destroy/", put(session::no_session))
+        .route("/v1/session/destroy/{id}", put(session::destroy))
+        .route("/v1/session/renew/", put(session::no_session))
+        .route("/v1/session/renew/{id}", put(session::renew))
+        .route("/v1/session/info/", get(session::no_session))
+        .route("/v1/session/info/{id}", get(session::info))
+        .route("/v1/session/node/", get(|| async { ApiError::bad_request("Missing node name") }))
+        .route("/v1/session/node/{node}", get(session::on_node))
+        .route("/v1/session/list", get(session::list))
+        .route("/v1/txn", put(txn::run))
 }
 
 fn weft_routes() -> Router<Arc<Shared>> {

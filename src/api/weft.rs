@@ -12,7 +12,6 @@ use super::catalog::service_name;
 use super::decode::Fields;
 use super::error::ApiError;
 use super::guard::Ends;
-use super::json::time::{epoch_ms, rfc3339};
 use super::json::weft::{
     CheckCounts, PositionJson, Proxy, ProxyCounts, RuleJson, ServiceSummary, Status, TokenReply,
     VerdictJson,
@@ -21,6 +20,7 @@ use super::query::Params;
 use super::{App, Shared, reply};
 use crate::catalog::HealthEntry;
 use crate::catalog::proxies::ProxyStatus;
+use crate::model::time::{epoch_ms, rfc3339};
 use crate::model::{CheckStatus, Kind, Position, ServiceName, Verdict, duration};
 
 /// Life of a token when the request does not say.
@@ -68,9 +68,12 @@ fn summaries(app: &Shared) -> Vec<ServiceSummary> {
         .collect()
 }
 
-/// One application; `None` when all instances are sidecars.
+/// One application; `None` when all instances are sidecars, or servers.
 fn summary(name: &ServiceName, entries: &[HealthEntry], meshed: usize) -> Option<ServiceSummary> {
-    let apps = entries.iter().filter(|entry| entry.instance.instance.kind == Kind::Typical);
+    let apps = entries.iter().filter(|entry| {
+        let instance = &entry.instance.instance;
+        instance.kind == Kind::Typical && !instance.is_server()
+    });
     let mut summary = ServiceSummary {
         name: name.to_string(),
         instances: 0,

@@ -25,6 +25,7 @@ use crate::catalog::CatalogError;
 use crate::config::Diagnostic;
 use crate::control::ControlError;
 use crate::dns::DnsError;
+use crate::kv::KvError;
 use crate::model::NameError;
 use crate::store::StoreError;
 
@@ -49,6 +50,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Kv(#[from] KvError),
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]

@@ -4,25 +4,31 @@ mod checks;
 mod declared;
 mod metrics;
 mod names;
+mod own;
+mod reaper;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 
 use self::checks::Checks;
 use self::metrics::{CountedStore, count_events};
 pub use self::names::{DnsSettings, names};
+pub use self::reload::ReloadError;
+use self::reload::Reloader;
 use super::{AppError, ports};
-use crate::api::{self, ApiState};
+use crate::api::{self, ApiState, Decoders, Operations};
 use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
-use crate::config;
+use crate::config::{self, AgentKeys};
 use crate::control::{self, edges::Edges};
 use crate::dns;
+use crate::kv::Kv;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
 use crate::telemetry::reading::Read;
@@ -38,6 +44,10 @@ pub struct Settings {
     pub definitions: Vec<Definition>,
     /// Checks of the server's node that files declare.
     pub node_checks: Vec<CheckDefinition>,
+    /// The files, to be read again by a reload.
+    pub paths: Vec<PathBuf>,
+    /// What the files said of the server itself.
+    pub agent: AgentKeys,
     /// `None` keeps everything in memory.
     pub data_dir: Option<PathBuf>,
     pub http: SocketAddr,
@@ -75,6 +85,9 @@ pub struct Server {
     /// What the metrics read at a scrape, for as long as this server lives.
     _reader: Arc<Read>,
     readiness: Readiness,
+    reloader: Arc<Reloader>,
+    /// Somebody asked over the API that this server ends.
+    leaving: Arc<Notify>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
 }
@@ -96,6 +109,7 @@ impl Server {
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
         let mut grpc =
             control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
+        own::register(&catalog, grpc.local_addr().port()).await?;
         let dns = names::bind(&settings, &catalog, &metrics)?;
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
@@ -105,10 +119,21 @@ impl Server {
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
-        let mut state = ApiState::new(catalog.clone(), ca.clone(), Arc::new(decode));
+        let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
+        let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, decoders());
+        let reloader = Arc::new(Reloader {
+            paths: settings.paths.clone(),
+            agent: settings.agent.clone(),
+            store: Arc::clone(&store),
+            catalog: catalog.clone(),
+            alone: Mutex::new(()),
+        });
+        let leaving = Arc::new(Notify::new());
+        state.operations = operations(&reloader, &leaving);
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         state.pretty = settings.dev;
+        state.hands_out_leaves = settings.dev;
         state.allowed_hosts.clone_from(&settings.allowed_hosts);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
@@ -147,7 +172,8 @@ impl Server {
         });
         starting.done();
         tracing::info!(http = %bound.http, grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
-        Ok(Self { bound, catalog, ca, edges, _reader: reader, readiness, stop, tasks })
+        let _reader = reader;
+        Ok(Self { bound, catalog, ca, edges, _reader, readiness, reloader, leaving, stop, tasks })
     }
 
     #[must_use]
@@ -171,6 +197,20 @@ impl Server {
         &self.edges
     }
 
+    /// Reads the configuration files again; see [`ReloadError`] for what keeps the old one.
+    ///
+    /// # Errors
+    /// When a file has a fault or what it declares is refused.
+    pub async fn reload(&self) -> Result<(), ReloadError> {
+        self.reloader.reload().await
+    }
+
+    /// Waits until somebody asks over the API that this server ends. Cancel-safe.
+    pub fn asked_to_leave(&self) -> impl Future<Output = ()> + use<> {
+        let leaving = Arc::clone(&self.leaving);
+        async move { leaving.notified().await }
+    }
+
     /// Waits for a fault that ends the server; returns only then.
     pub async fn failed(&mut self) -> AppError {
         match self.tasks.join_next().await {
@@ -187,6 +227,17 @@ impl Server {
         for _port in 0..2 + usize::from(self.bound.dns.is_some()) {
             self.tasks.join_next().await;
         }
+    }
+}
+
+fn operations(reloader: &Arc<Reloader>, leaving: &Arc<Notify>) -> Operations {
+    let (reloader, leaving) = (Arc::clone(reloader), Arc::clone(leaving));
+    Operations {
+        reload: Some(Arc::new(move || {
+            let reloader = Arc::clone(&reloader);
+            Box::pin(async move { reloader.reload().await.map_err(|error| error.to_string()) })
+        })),
+        leave: Some(Arc::new(move || leaving.notify_one())),
     }
 }
 
@@ -242,7 +293,12 @@ fn control_settings(settings: &Settings) -> control::Settings {
     control::Settings { dev: settings.dev, ..control::Settings::default() }
 }
 
-/// Reads the body of a registration over the HTTP API.
-fn decode(body: &[u8]) -> Result<Definition, String> {
-    config::parse_definition_json(body).map_err(|faults| config::api_message(&faults))
+/// Readers of what is registered over the HTTP API: the same as for files.
+#[must_use]
+pub fn decoders() -> Decoders {
+    let message = |faults: Vec<config::Diagnostic>| config::api_message(&faults);
+    Decoders {
+        definition: Arc::new(move |body| config::parse_definition_json(body).map_err(message)),
+        check: Arc::new(move |body| config::parse_check_json(body).map_err(message)),
+    }
 }

@@ -23,13 +23,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::upgrade::{Offer, Who};
 use super::{AppError, ports};
 use crate::agent::{self, Agent};
-use crate::health::Runner;
+use crate::health::{Runner, Workload};
 use crate::model::service::Upstream as DeclaredUpstream;
 use crate::model::upstream::Weight;
-use crate::model::{
-    CheckDefinition, CheckReport, Definition, InstanceId, NodeName, Registration, ServiceName,
-    UpstreamConfig,
-};
+use crate::model::{CheckReport, Definition, NodeName, Registration, ServiceName, UpstreamConfig};
 use crate::net::capacity::Capacity;
 use crate::net::limits;
 use crate::proxy::{self, LocalApp, Proxy};
@@ -110,9 +107,6 @@ impl Admin {
         let _ended = self.serving.join_next().await;
     }
 }
-
-/// The checks to run, each with its instance.
-type Checks = Vec<(InstanceId, CheckDefinition)>;
 
 /// Tasks that end with their owner.
 struct Tasks(Vec<JoinHandle<()>>);
@@ -412,19 +406,18 @@ fn capacity(registrations: &[Registration]) -> Capacity {
 }
 
 /// The checks to run; one whose result is `known` goes on from there.
-fn checks(registrations: &[Registration], known: &[CheckReport]) -> Checks {
-    let all = registrations.iter().flat_map(|registration| {
-        let instance = &registration.instance.id;
-        registration.checks.iter().map(move |check| (instance.clone(), check.definition.clone()))
-    });
-    let all = all.filter_map(|(instance, definition)| Some((instance, definition?)));
-    all.map(|(instance, mut definition)| {
-        if let Some(report) = known.iter().find(|report| report.id == definition.id) {
-            definition.initial = report.status;
+fn checks(registrations: &[Registration], known: &[CheckReport]) -> Workload {
+    let mut workload = Workload::default();
+    for Registration { instance, checks } in registrations {
+        workload.instances.insert(instance.id.clone());
+        for mut definition in checks.iter().filter_map(|check| check.definition.clone()) {
+            if let Some(report) = known.iter().find(|report| report.id == definition.id) {
+                definition.initial = report.status;
+            }
+            workload.checks.push((Some(instance.id.clone()), definition));
         }
-        (instance, definition)
-    })
-    .collect()
+    }
+    workload
 }
 
 fn millis(

@@ -3,6 +3,8 @@
 //! Invariant: `Key::parse` reads back everything `Key::encode` writes. Names hold no `/`; check ids
 //! may, and are escaped. Services compare without regard to case, so their keys are lower case.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -34,11 +36,18 @@ pub(super) struct StoredInstance {
     pub(super) lease: Option<LeaseId>,
 }
 
-/// A server's own node.
+/// A node somebody described: a server its own, or a caller of the API a machine without an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredNode {
     pub(super) id: String,
     pub(super) address: String,
+    #[serde(default)]
+    pub(super) tagged_addresses: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub(super) meta: BTreeMap<String, String>,
+    /// Nobody vouches for it: it has no check that it is alive, and stays until it is deregistered.
+    #[serde(default)]
+    pub(super) external: bool,
 }
 
 /// A promise to come back within a time.

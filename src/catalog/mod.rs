@@ -17,6 +17,7 @@ use crate::store::{Store, StoreError};
 mod changelog;
 mod commands;
 mod draft;
+mod external;
 mod index;
 mod key;
 mod lease;
@@ -33,9 +34,10 @@ mod subscription;
 mod tests;
 mod validate;
 mod view;
-mod wait;
 mod write;
 
+pub use self::commands::{IntentionRule, new_uuid};
+pub use self::external::{External, NodeUpdate};
 pub use self::index::Topic;
 pub use self::lease::LEASE_TTL;
 pub use self::queries::Sizes;
@@ -45,6 +47,15 @@ pub use crate::store::Revision;
 
 use self::shared::{Shared, follow};
 use self::state::State;
+
+/// What becomes of checks that an instance has and a new registration of it does not list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlisted {
+    /// They stay: Consul's rule for registrations over the API.
+    Keep,
+    /// They go, except maintenance mode: the registration says all there is, as a file does.
+    Remove,
+}
 
 /// Number of a lease. Never zero.
 pub type LeaseId = u64;
@@ -125,10 +136,14 @@ impl HealthEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     pub name: NodeName,
-    /// UUID.
+    /// UUID; may be empty for a node without an agent.
     pub id: String,
     pub address: String,
+    /// Further addresses by kind, such as `wan`. Those of a node with an agent follow from its address.
+    pub tagged_addresses: Option<BTreeMap<String, String>>,
     pub meta: BTreeMap<String, String>,
+    /// A server or a sidecar of ours runs there; otherwise somebody wrote it to the catalog by hand.
+    pub has_agent: bool,
     pub created: Revision,
     pub modified: Revision,
 }
@@ -139,7 +154,7 @@ impl Node {
     #[must_use]
     pub fn shown_meta(&self) -> BTreeMap<&str, &str> {
         let mut meta: BTreeMap<_, _> = self.meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        if !self.id.is_empty() {
+        if self.has_agent {
             meta.entry("consul-network-segment").or_insert("");
         }
         meta
@@ -199,7 +214,7 @@ impl Catalog {
         ];
         let catalog = Self { shared, tasks: Arc::new(Tasks(tasks)) };
         let Settings { node, node_address, .. } = catalog.settings();
-        let id = commands::new_uuid()?;
+        let id = new_uuid()?;
         catalog.shared.write(|state| plan::own_node(state, node, &id, node_address)).await?;
         Ok(catalog)
     }

@@ -1,19 +1,21 @@
 //! What is shown of a node: its address, its id and the check that it is alive. Pure.
 //!
-//! A server's own node is kept in the store. Any other node exists as long as an instance or a check
-//! is on it; its address is that of its first instance that has one.
+//! A server's own node is kept in the store, and so are nodes that callers of the API described. Any
+//! other node exists as long as an instance or a check is on it; its address is that of its first
+//! instance that has one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::key::StoredNode;
 use super::state::NodeState;
 use super::{CheckRecord, Node};
+use crate::model::check::ALIVE_ID;
 use crate::model::{Check, CheckStatus, NodeName};
 use crate::store::Revision;
 
-/// The check that Consul gives every node.
-const ALIVE_ID: &str = "serfHealth";
 const ALIVE_NAME: &str = "Serf Health Status";
 const ALIVE_OUTPUT: &str = "Agent alive and reachable";
 
@@ -21,7 +23,8 @@ const ALIVE_OUTPUT: &str = "Agent alive and reachable";
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) node: Arc<Node>,
-    pub(super) alive: CheckRecord,
+    /// `None` for a node without an agent, of which nobody knows.
+    pub(super) alive: Option<CheckRecord>,
 }
 
 /// The new view of a node, or `None` when it is what it was.
@@ -32,24 +35,45 @@ pub(super) fn refresh(
     revision: Revision,
 ) -> Option<View> {
     let old = state.view.as_ref().map(|view| &view.node);
-    let mut addresses = state.instances.values().map(|record| record.instance.address.as_str());
-    let (id, address) = match &state.own {
-        Some(own) => (Some(&own.id), own.address.as_str()),
-        None => (None, addresses.find(|a| !a.is_empty()).unwrap_or(fallback_address)),
-    };
-    if old.is_some_and(|old| old.address == address && id.is_none_or(|id| *id == old.id)) {
-        return None;
-    }
-    let id = id.cloned().unwrap_or_else(|| id_of(name));
     let created = old.map_or(revision, |old| old.created);
-    let node = Node {
+    let mut node = describe(name, state, fallback_address);
+    if let Some(old) = old {
+        (node.created, node.modified) = (old.created, old.modified);
+        if **old == node {
+            return None;
+        }
+    }
+    (node.created, node.modified) = (created, revision);
+    let alive = node.has_agent.then(|| alive(name, created, revision));
+    Some(View { node: Arc::new(node), alive })
+}
+
+/// The node as it is now, without its indexes.
+fn describe(name: &NodeName, state: &NodeState, fallback_address: &str) -> Node {
+    let stored = state.own.clone().unwrap_or_else(|| {
+        let mut addresses = state.instances.values().map(|record| record.instance.address.as_str());
+        let address = addresses.find(|address| !address.is_empty()).unwrap_or(fallback_address);
+        StoredNode {
+            id: id_of(name),
+            address: address.to_owned(),
+            tagged_addresses: None,
+            meta: BTreeMap::new(),
+            external: false,
+        }
+    });
+    Node {
         name: name.clone(),
-        id,
-        address: address.to_owned(),
-        meta: std::collections::BTreeMap::new(),
-        created,
-        modified: revision,
-    };
+        id: stored.id,
+        address: stored.address,
+        tagged_addresses: stored.tagged_addresses,
+        meta: stored.meta,
+        has_agent: !stored.external,
+        created: 0,
+        modified: 0,
+    }
+}
+
+fn alive(name: &NodeName, created: Revision, modified: Revision) -> CheckRecord {
     let alive = Check {
         node: name.clone(),
         id: ALIVE_ID.to_owned(),
@@ -60,9 +84,9 @@ pub(super) fn refresh(
         instance: None,
         type_name: String::new(),
         definition: None,
+        shown: None,
     };
-    let alive = CheckRecord { check: Arc::new(alive), created, modified: revision };
-    Some(View { node: Arc::new(node), alive })
+    CheckRecord { check: Arc::new(alive), created, modified }
 }
 
 /// A node that nobody gave an id has one that follows from its name, the same on every server.

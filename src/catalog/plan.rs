@@ -12,10 +12,10 @@ use super::key::{Key, StoredInstance, StoredLease, StoredNode};
 use super::lease::MAX_LEASES;
 use super::reports::Reported;
 use super::state::State;
-use super::{CatalogError, InstanceRecord, LeaseId, Owner};
+use super::{CatalogError, InstanceRecord, LeaseId, Owner, Unlisted};
 use crate::model::check::cut_output;
 use crate::model::{
-    Check, CheckReport, EndpointId, InstanceId, Intention, Kind, NodeName, Registration,
+    Check, CheckReport, EndpointId, Instance, InstanceId, Intention, Kind, NodeName, Party, Registration,
 };
 
 /// Most instances in the catalog: twice what the design has to hold.
@@ -30,6 +30,7 @@ pub(super) fn register(
     state: &State,
     registrations: &[Registration],
     owner: Owner,
+    unlisted: Unlisted,
 ) -> Result<Plan<()>, CatalogError> {
     let mut draft = Draft::new(state);
     let lease = match owner {
@@ -41,33 +42,48 @@ pub(super) fn register(
         draft.rest_on(&Key::Lease(lease));
     }
     for registration in registrations {
-        register_one(&mut draft, registration, lease)?;
+        register_one(&mut draft, registration, lease, unlisted)?;
     }
-    let id =
-        |r: &Registration| EndpointId { node: r.instance.node.clone(), instance: r.instance.id.clone() };
-    let new = registrations.iter().filter(|r| state.instance_record(&id(r)).is_none()).count();
+    check_room(state, registrations.iter().map(|registration| &registration.instance))?;
+    Ok(draft.plan(()))
+}
+
+/// Whether the catalog has room for those of the instances that are new.
+pub(super) fn check_room<'a>(
+    state: &State,
+    instances: impl Iterator<Item = &'a Instance>,
+) -> Result<(), CatalogError> {
+    let id = |i: &Instance| EndpointId { node: i.node.clone(), instance: i.id.clone() };
+    let new = instances.filter(|instance| state.instance_record(&id(instance)).is_none()).count();
     if new > 0 && state.instance_count + new > MAX_INSTANCES {
         return Err(CatalogError::Invalid(format!("the catalog is full: {MAX_INSTANCES} instances")));
     }
-    Ok(draft.plan(()))
+    Ok(())
 }
 
 fn register_one(
     draft: &mut Draft<'_>,
     Registration { instance, checks }: &Registration,
     lease: Option<LeaseId>,
+    unlisted: Unlisted,
 ) -> Result<(), CatalogError> {
     let id = EndpointId { node: instance.node.clone(), instance: instance.id.clone() };
     let listed: BTreeSet<&str> = checks.iter().map(|check| check.id.as_str()).collect();
     let mut regrouped = false;
     let known: Vec<&str> = draft.state.check_ids(&id).collect();
     for known in known {
-        let record = draft.state.check_record(&id.node, known);
-        let kept = record.is_some_and(|record| record.check.type_name == MAINTENANCE);
-        if !listed.contains(known) && !kept {
+        let Some(record) = draft.state.check_record(&id.node, known) else { continue };
+        if listed.contains(known) {
+            continue;
+        }
+        if unlisted == Unlisted::Remove && record.check.type_name != MAINTENANCE {
             draft.delete(&Key::Check(id.node.clone(), known.to_owned()));
             regrouped = true;
+            continue;
         }
+        // The service may have a new name under its old id.
+        let about = Some((instance.id.clone(), instance.name.clone()));
+        draft.put_check(Check { instance: about, ..(*record.check).clone() })?;
     }
     for check in checks {
         regrouped |= put_one_check(draft, &id, check)?;
@@ -99,9 +115,18 @@ fn put_one_check(draft: &mut Draft<'_>, id: &EndpointId, check: &Check) -> Resul
     Ok(held.is_none())
 }
 
-/// Adds or replaces one check, with its status.
+/// Adds or replaces one check. One that is run from a definition, and was before, keeps what was seen.
 pub(super) fn put_check(state: &State, check: &Check) -> Result<Plan<()>, CatalogError> {
     let mut draft = Draft::new(state);
+    let mut check = check.clone();
+    let held = state.check_record(&check.node, &check.id).map(|record| &*record.check);
+    let runs_on = |held: &&Check| held.definition.is_some() && held.instance == check.instance;
+    if let Some(held) = held.filter(runs_on)
+        && check.definition.is_some()
+    {
+        check.status = held.status;
+        check.output.clone_from(&held.output);
+    }
     if let Some((instance, _)) = &check.instance {
         let id = EndpointId { node: check.node.clone(), instance: instance.clone() };
         let record = state.instance_record(&id);
@@ -110,7 +135,7 @@ pub(super) fn put_check(state: &State, check: &Check) -> Result<Plan<()>, Catalo
             draft.put(&Key::Instance(id), &stored_of(record))?;
         }
     }
-    draft.put_check(check.clone())?;
+    draft.put_check(check)?;
     Ok(draft.plan(()))
 }
 
@@ -189,6 +214,40 @@ pub(super) fn put_intention(state: &State, new: &Intention) -> Result<Plan<Inten
     Ok(draft.plan(new))
 }
 
+/// Makes the intentions toward a destination exactly these.
+pub(super) fn replace_intentions(
+    state: &State,
+    destination: &Party,
+    new: &[Intention],
+) -> Result<Plan<()>, CatalogError> {
+    let mut draft = Draft::new(state);
+    let held = |source: &Party| state.intentions.get(&(destination.clone(), source.clone()));
+    let fresh = new.iter().filter(|intention| held(&intention.source).is_none()).count();
+    if state.intentions.len() + fresh > MAX_INTENTIONS {
+        let text = format!("there would be more than {MAX_INTENTIONS} intentions; remove some");
+        return Err(CatalogError::Invalid(text));
+    }
+    for intention in new {
+        let mut intention = intention.clone();
+        let key = Key::Intention(intention.source.clone(), destination.clone());
+        if let Some(held) = held(&intention.source).map(|record| &record.intention) {
+            intention.id.clone_from(&held.id);
+            intention.created_ms = held.created_ms;
+            if (Intention { updated_ms: held.updated_ms, ..intention.clone() }) == **held {
+                draft.rest_on(&key);
+                continue;
+            }
+        }
+        draft.put(&key, &intention)?;
+    }
+    for (to, source) in state.intentions.keys().filter(|(to, _)| to == destination) {
+        if !new.iter().any(|intention| intention.source == *source) {
+            draft.delete(&Key::Intention(source.clone(), to.clone()));
+        }
+    }
+    Ok(draft.plan(()))
+}
+
 pub(super) fn delete_intention(state: &State, key: &Key) -> Plan<bool> {
     let mut draft = Draft::new(state);
     let known = state.versions.contains_key(&key.encode());
@@ -234,15 +293,20 @@ pub(super) fn own_node(
 ) -> Result<Plan<()>, CatalogError> {
     let mut draft = Draft::new(state);
     let held = state.nodes.get(name).and_then(|node| node.own.as_ref());
-    let id = held.map_or(id, |held| &held.id).to_owned();
-    let node = StoredNode { id, address: address.to_owned() };
+    let node = StoredNode {
+        id: held.map_or(id, |held| &held.id).to_owned(),
+        address: address.to_owned(),
+        tagged_addresses: None,
+        meta: held.map(|held| held.meta.clone()).unwrap_or_default(),
+        external: false,
+    };
     if held != Some(&node) {
         draft.put(&Key::Node(name.clone()), &node)?;
     }
     Ok(draft.plan(()))
 }
 
-fn stored_of(record: &InstanceRecord) -> StoredInstance {
+pub(super) fn stored_of(record: &InstanceRecord) -> StoredInstance {
     let lease = match record.owner {
         Owner::Permanent => None,
         Owner::Lease(lease) => Some(lease),

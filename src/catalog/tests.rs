@@ -68,6 +68,7 @@ fn check(id: &str, initial: CheckStatus) -> CheckDefinition {
         timeout: Duration::ZERO,
         initial,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }
@@ -94,7 +95,7 @@ fn expand(definition: &Definition) -> Vec<Registration> {
 }
 
 async fn add(catalog: &Catalog, definition: impl Borrow<Definition>) -> Revision {
-    catalog.register(expand(definition.borrow()), Owner::Permanent).await.unwrap()
+    catalog.register(expand(definition.borrow()), Owner::Permanent, Unlisted::Remove).await.unwrap()
 }
 
 async fn remove(catalog: &Catalog, id: &str) -> bool {
@@ -264,7 +265,7 @@ async fn without_its_store_the_catalog_still_reads() {
     let c = Catalog::open(Arc::clone(&store) as Arc<dyn Store>, settings()).await.unwrap();
     add(&c, meshed("db", "db-1")).await;
     store.failed.store(true, std::sync::atomic::Ordering::SeqCst);
-    let refused = c.register(expand(&plain("db", "db-2")), Owner::Permanent).await;
+    let refused = c.register(expand(&plain("db", "db-2")), Owner::Permanent, Unlisted::Remove).await;
     assert!(matches!(refused, Err(CatalogError::Store(StoreError::Stopped(_)))), "{refused:?}");
     assert_eq!(c.health(&service("db")).len(), 1);
     assert_eq!(fresh(&c, &interest(&["db"], &[])).services[&service("db")].endpoints.len(), 1);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::CatalogError;
 use crate::model::check::MAX_OUTPUT_BYTES;
-use crate::model::{Check, CheckReport, Kind, Registration};
+use crate::model::{Check, CheckKind, CheckReport, Kind, Registration};
 
 /// Most instances in one call: a whole service file, not a whole mesh.
 const MAX_REGISTRATIONS: usize = 256;
@@ -74,6 +74,14 @@ pub(super) fn check(check: &Check) -> Result<(), CatalogError> {
     if id.is_empty() || id.len() > MAX_CHECK_ID_BYTES || id.chars().any(char::is_control) {
         return invalid(format!(
             "check id {id:?} is not usable: 1 to {MAX_CHECK_ID_BYTES} bytes without control characters"
+        ));
+    }
+    if let Some(CheckKind::Alias { node: Some(node), .. }) = check.definition.as_ref().map(|d| &d.kind)
+        && *node != check.node
+    {
+        return invalid(format!(
+            "check {id:?} on node {} cannot be an alias for node {node}: an alias follows its own node",
+            check.node
         ));
     }
     // Output is cut where it comes in; what is longer here is a mistake of the caller.

@@ -67,7 +67,7 @@ impl State {
         let node = self.nodes.get(&id.node)?;
         let view = node.view.as_ref()?;
         let instance = node.instances.get(&id.instance)?.clone();
-        let mut checks = vec![view.alive.clone()];
+        let mut checks: Vec<_> = view.alive.iter().cloned().collect();
         checks.extend(node.checks_of(None).cloned());
         checks.extend(node.checks_of(Some(&id.instance)).cloned());
         Some(HealthEntry { instance, node: Arc::clone(&view.node), checks })
@@ -98,7 +98,7 @@ impl State {
     /// All checks of a node: its own first, then by id.
     pub(super) fn checks_on(&self, node: &NodeName) -> Vec<CheckRecord> {
         let Some(state) = self.nodes.get(node) else { return Vec::new() };
-        let alive = state.view.iter().map(|view| view.alive.clone());
+        let alive = state.view.iter().filter_map(|view| view.alive.clone());
         let others = state.checks.values().filter(|record| record.check.instance.is_some());
         alive.chain(state.checks_of(None).cloned()).chain(others.cloned()).collect()
     }

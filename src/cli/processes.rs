@@ -214,6 +214,7 @@ fn http_check(definition: &Definition, url: &str) -> CheckDefinition {
         timeout: DEFAULT_CHECK_TIMEOUT,
         initial: CheckStatus::Critical,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }

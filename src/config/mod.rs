@@ -84,6 +84,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     }
     loaded.agent = agent.finish();
     attach(&mut loaded, attached, &claims);
+    forbid_scripts(&mut loaded, &claims);
     loaded
 }
 
@@ -107,6 +108,26 @@ pub fn parse_definition_json(bytes: &[u8]) -> Result<Definition, Vec<Diagnostic>
     };
     match definition {
         Some(definition) if report.errors() == 0 => Ok(definition),
+        _ => Err(report.finish()),
+    }
+}
+
+/// Reads the body of `agent/check/register`: a check, and the id of the service it is about, if any.
+///
+/// # Errors
+/// All faults, when there is an error among them.
+pub fn parse_check_json(bytes: &[u8]) -> Result<(CheckDefinition, Option<String>), Vec<Diagnostic>> {
+    let source = files::source(BODY, bytes).map_err(|fault| vec![*fault])?;
+    let mut report = Report::new(&source, Origin::Api);
+    let parsed = parse(&mut report, Notation::Json);
+    let mut claims = Claims::default();
+    let check = if parsed.balanced {
+        decode::check(&mut Context { report: &mut report, claims: &mut claims }, &parsed.root)
+    } else {
+        None
+    };
+    match check {
+        Some(check) if report.errors() == 0 => Ok(check),
         _ => Err(report.finish()),
     }
 }
@@ -170,6 +191,22 @@ fn attach(loaded: &mut Loaded, attached: Vec<Attached<'_>>, claims: &Claims<'_>)
             None => {}
         }
     }
+}
+
+/// Scripts run with the rights of this process, so an operator has to allow them.
+fn forbid_scripts(loaded: &mut Loaded, claims: &Claims<'_>) {
+    if loaded.agent.scripts == Some(true) {
+        return;
+    }
+    for site in claims.scripts.iter().take(MAX_FAULTS) {
+        let message = "this check runs a program, which is not allowed";
+        let (severity, code) = (Severity::Error, Code::Unsupported);
+        let mut fault = Diagnostic::at(site.source, site.span, severity, code, message);
+        fault.help("set `enable_local_script_checks = true` at the top of a file to allow it");
+        loaded.diagnostics.push(fault);
+    }
+    loaded.definitions.retain(|definition| !definition.checks.iter().any(|c| c.kind.is_script()));
+    loaded.node_checks.retain(|check| !check.kind.is_script());
 }
 
 fn without_leading_comment(bytes: &[u8]) -> &[u8] {

@@ -129,6 +129,7 @@ pub(super) fn add_drain_checks(registrations: &mut [Registration]) {
             instance: Some((instance.id.clone(), instance.name.clone())),
             type_name: String::new(),
             definition: None,
+            shown: None,
         });
     }
 }

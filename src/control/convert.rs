@@ -183,6 +183,7 @@ fn check(message: pb::Check, at: &str, owner: &Instance) -> Decoded<Check> {
         status,
         type_name,
         definition,
+        shown: None,
     })
 }
 
@@ -210,6 +211,7 @@ fn ttl_definition(
         timeout: Duration::ZERO,
         initial,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }))

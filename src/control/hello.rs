@@ -15,7 +15,7 @@ use super::peer::{Peer, Proven};
 use super::sessions::{Bid, Claim, Taken};
 use super::sync::Context;
 use crate::catalog::proxies::ProxyStatus;
-use crate::catalog::{Catalog, CatalogError, Interest, LeaseId, Owner};
+use crate::catalog::{Catalog, CatalogError, Interest, LeaseId, Owner, Unlisted};
 use crate::model::{EndpointId, NodeName, Position, Registration};
 use crate::pb;
 
@@ -134,14 +134,14 @@ async fn register(context: &Context, registrations: Vec<Registration>) -> Result
     if let Some(lease) = common_lease(catalog, &registrations)
         && catalog.keep_alive(lease).await.is_ok()
     {
-        match catalog.register(registrations.clone(), Owner::Lease(lease)).await {
+        match catalog.register(registrations.clone(), Owner::Lease(lease), Unlisted::Remove).await {
             Ok(_) => return Ok(lease),
             Err(CatalogError::NoLease(_)) => {}
             Err(error) => return Err(error),
         }
     }
     let lease = catalog.grant_lease(context.settings.lease_ttl).await?;
-    match catalog.register(registrations, Owner::Lease(lease)).await {
+    match catalog.register(registrations, Owner::Lease(lease), Unlisted::Remove).await {
         Ok(_) => Ok(lease),
         Err(error) => {
             // It holds nothing and would run out by itself.

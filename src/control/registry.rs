@@ -18,7 +18,7 @@ use super::failure::of_catalog;
 use super::limits::{MAX_REMOTE_LEASES, WATCH_WAIT};
 use super::peer::Peer;
 use super::stopping;
-use crate::catalog::{Catalog, CatalogError, LeaseId, Owner, Topic};
+use crate::catalog::{Catalog, CatalogError, LeaseId, Owner, Topic, Unlisted};
 use crate::model::{CheckReport, CheckStatus, NodeName, ServiceName};
 use crate::pb;
 
@@ -165,7 +165,7 @@ impl pb::registry_server::Registry for Registry {
             self.check_lease(&caller, request.lease)?;
             Owner::Lease(request.lease)
         };
-        let registered = self.catalog.register(registrations, owner).await;
+        let registered = self.catalog.register(registrations, owner, Unlisted::Remove).await;
         let revision = registered.map_err(|error| of_catalog(&error))?;
         Ok(Response::new(pb::RegisterResponse { revision }))
     }

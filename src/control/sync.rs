@@ -22,7 +22,7 @@ use super::peer::{Peer, Proven};
 use super::sessions::Sessions;
 use super::{Settings, stopping};
 use crate::ca::Ca;
-use crate::catalog::{Batch, Catalog, CatalogError, Owner, Subscription};
+use crate::catalog::{Batch, Catalog, CatalogError, Owner, Subscription, Unlisted};
 use crate::model::snapshot::Change;
 use crate::model::{Bundle, CheckId, NodeName, Position, Registration};
 use crate::pb;
@@ -301,7 +301,11 @@ impl Stream {
         let Some(hold) = &self.hold else { return Ok(()) };
         let mut registrations = self.registrations.clone();
         add_drain_checks(&mut registrations);
-        let drained = self.context.catalog.register(registrations, Owner::Lease(hold.lease)).await;
+        let drained = self
+            .context
+            .catalog
+            .register(registrations, Owner::Lease(hold.lease), Unlisted::Remove)
+            .await;
         drained.map_err(|error| of_catalog(&error))?;
         hold.claim.update(|status| status.draining = true);
         self.flow.note(Response::Drained(pb::Drained {}));

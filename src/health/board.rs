@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::model::{CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus, InstanceId};
+use crate::model::{Check, CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus, InstanceId};
 
 /// State of all checks, and the reports that nobody has taken yet.
 #[derive(Default)]
@@ -13,15 +13,35 @@ pub(super) struct Board {
     entries: BTreeMap<CheckId, Entry>,
     /// In the order in which checks became news, so that a flapping check does not starve others.
     outbox: VecDeque<CheckReport>,
+    /// Instances there are.
+    instances: BTreeSet<InstanceId>,
+    /// Checks that somebody else runs.
+    others: Vec<Check>,
 }
 
 struct Entry {
-    instance: InstanceId,
+    /// `None` for a check of the node, which counts for every instance.
+    instance: Option<InstanceId>,
     name: String,
-    alias_of: Option<InstanceId>,
+    source: Source,
     status: CheckStatus,
     output: String,
     reported: bool,
+}
+
+/// Where a check has its state from.
+enum Source {
+    /// From results of its own.
+    Results,
+    /// From the checks of an instance, or of the node alone.
+    Alias(Option<InstanceId>),
+}
+
+/// What is known of a check that runs, here or elsewhere.
+struct Seen<'a> {
+    name: &'a str,
+    status: CheckStatus,
+    output: &'a str,
 }
 
 impl Board {
@@ -29,7 +49,7 @@ impl Board {
     pub(super) fn change<'a>(
         &mut self,
         gone: &[CheckId],
-        new: impl IntoIterator<Item = (&'a InstanceId, &'a CheckDefinition)>,
+        new: impl IntoIterator<Item = (Option<&'a InstanceId>, &'a CheckDefinition)>,
     ) {
         for id in gone {
             self.entries.remove(id);
@@ -38,6 +58,13 @@ impl Board {
         let new =
             new.into_iter().map(|(instance, check)| (check.id.clone(), Entry::new(instance, check)));
         self.entries.extend(new);
+        self.refresh_aliases();
+    }
+
+    /// Says what aliases have to know besides: which instances there are, and the checks that others run.
+    pub(super) fn surround(&mut self, instances: BTreeSet<InstanceId>, others: Vec<Check>) {
+        self.instances = instances;
+        self.others = others;
         self.refresh_aliases();
     }
 
@@ -53,10 +80,13 @@ impl Board {
     }
 
     fn refresh_aliases(&mut self) {
-        let aliases =
-            self.entries.iter().filter_map(|(id, entry)| Some((id.clone(), entry.alias_of.clone()?)));
-        for (id, target) in aliases.collect::<Vec<_>>() {
-            let (status, output) = self.worst_of(&target);
+        let alias = |(id, entry): (&CheckId, &Entry)| match &entry.source {
+            Source::Alias(target) => Some((id.clone(), target.clone())),
+            Source::Results => None,
+        };
+        let aliases: Vec<_> = self.entries.iter().filter_map(alias).collect();
+        for (id, target) in aliases {
+            let (status, output) = self.worst_of(target.as_ref());
             self.set(&id, status, output);
         }
     }
@@ -80,204 +110,77 @@ impl Board {
         }
     }
 
-    /// The state that an alias of `instance` has. Aliases of aliases are followed to the checks that
-    /// really run, each instance once, so that a circle of aliases cannot keep itself critical.
-    fn worst_of(&self, instance: &InstanceId) -> (CheckStatus, String) {
-        let mut to_visit = vec![instance];
+    /// The state that an alias has: the worst of the checks of its target and of the node. Aliases of
+    /// aliases are followed to the checks that really run, each instance once, so that a circle of
+    /// aliases cannot keep itself critical.
+    fn worst_of(&self, target: Option<&InstanceId>) -> (CheckStatus, String) {
+        let mut to_visit = vec![None, target];
         let mut visited = BTreeSet::new();
-        let mut worst: Option<&Entry> = None;
+        let mut worst: Option<Seen<'_>> = None;
+        let mut found = false;
         while let Some(current) = to_visit.pop() {
             if !visited.insert(current) {
                 continue;
             }
-            for entry in self.entries.values().filter(|entry| entry.instance == *current) {
-                if let Some(target) = &entry.alias_of {
-                    to_visit.push(target);
-                } else if worst.is_none_or(|so_far| entry.status > so_far.status) {
-                    worst = Some(entry);
+            for entry in self.entries.values().filter(|entry| entry.instance.as_ref() == current) {
+                found |= current == target;
+                match &entry.source {
+                    Source::Alias(target) => to_visit.push(target.as_ref()),
+                    Source::Results => take_worse(&mut worst, entry.seen()),
                 }
             }
+            for check in self.others.iter().filter(|check| about(check) == current) {
+                found |= current == target;
+                let (name, output) = (check.name.as_str(), check.output.as_str());
+                take_worse(&mut worst, Seen { name, status: check.status, output });
+            }
+        }
+        if let Some(id) = target.filter(|id| !found && !self.instances.contains(*id)) {
+            return (CheckStatus::Critical, format!("Service {id} could not be found"));
         }
         match worst {
             None => (CheckStatus::Passing, "No checks found.".to_owned()),
-            Some(entry) if entry.status == CheckStatus::Passing => {
+            Some(Seen { status: CheckStatus::Passing, .. }) => {
                 (CheckStatus::Passing, "All checks passing.".to_owned())
             }
-            Some(entry) => {
-                (entry.status, format!("Aliased check {:?} failing: {}", entry.name, entry.output))
+            Some(Seen { name, status, output }) => {
+                (status, format!("Aliased check {name:?} failing: {output}"))
             }
         }
     }
 }
 
+fn about(check: &Check) -> Option<&InstanceId> {
+    check.instance.as_ref().map(|(instance, _)| instance)
+}
+
+/// Of two equally bad checks the first stays.
+fn take_worse<'a>(worst: &mut Option<Seen<'a>>, seen: Seen<'a>) {
+    if worst.as_ref().is_none_or(|so_far| seen.status > so_far.status) {
+        *worst = Some(seen);
+    }
+}
+
 impl Entry {
-    fn new(instance: &InstanceId, check: &CheckDefinition) -> Self {
-        let alias_of = match &check.kind {
-            CheckKind::Alias { service } => Some(service.clone()),
-            _ => None,
+    fn new(instance: Option<&InstanceId>, check: &CheckDefinition) -> Self {
+        let source = match &check.kind {
+            CheckKind::Alias { service, .. } => Source::Alias(service.clone()),
+            _ => Source::Results,
         };
         Self {
-            instance: instance.clone(),
+            instance: instance.cloned(),
             name: check.name.clone(),
-            alias_of,
+            source,
             status: check.initial,
             output: String::new(),
             reported: false,
         }
     }
+
+    fn seen(&self) -> Seen<'_> {
+        Seen { name: &self.name, status: self.status, output: &self.output }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use CheckStatus::{Critical, Passing, Warning};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn instance(name: &str) -> InstanceId {
-        InstanceId::new(name).unwrap()
-    }
-
-    fn check(owner: &str, id: &str, alias_of: Option<&str>) -> (InstanceId, CheckDefinition) {
-        let kind = match alias_of {
-            Some(target) => CheckKind::Alias { service: instance(target) },
-            None => CheckKind::Tcp { address: "127.0.0.1:1".into() },
-        };
-        let definition = CheckDefinition {
-            id: id.into(),
-            name: format!("check {id}"),
-            notes: String::new(),
-            kind,
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            initial: Critical,
-            success_before_passing: 0,
-            failures_before_critical: 0,
-            deregister_critical_after: None,
-        };
-        (instance(owner), definition)
-    }
-
-    fn board(checks: &[(InstanceId, CheckDefinition)]) -> Board {
-        let mut board = Board::default();
-        board.change(&[], checks.iter().map(|(instance, check)| (instance, check)));
-        board
-    }
-
-    fn drain(board: &mut Board) -> Vec<(String, CheckStatus, String)> {
-        std::iter::from_fn(|| board.next_report()).map(|r| (r.id, r.status, r.output)).collect()
-    }
-
-    #[test]
-    fn the_first_result_and_changes_are_news() {
-        let mut board = board(&[check("web", "a", None)]);
-        assert!(drain(&mut board).is_empty());
-        board.record("a", Critical, "down".into());
-        assert_eq!(drain(&mut board), [("a".into(), Critical, "down".into())]);
-        board.record("a", Critical, "still down".into());
-        assert!(drain(&mut board).is_empty());
-        board.record("a", Passing, "up".into());
-        assert_eq!(drain(&mut board), [("a".into(), Passing, "up".into())]);
-        board.record("unknown", Passing, String::new());
-        assert!(drain(&mut board).is_empty());
-    }
-
-    #[test]
-    fn only_the_latest_report_waits_and_keeps_its_place() {
-        let mut board = board(&[check("web", "a", None), check("web", "b", None)]);
-        board.record("a", Critical, "1".into());
-        board.record("b", Passing, "2".into());
-        board.record("a", Passing, "3".into());
-        let expected = [("a".into(), Passing, "3".into()), ("b".into(), Passing, "2".into())];
-        assert_eq!(drain(&mut board), expected);
-    }
-
-    #[test]
-    fn an_alias_copies_the_worst_state() {
-        let checks = [
-            check("web", "a", None),
-            check("web", "b", None),
-            check("proxy", "alias", Some("web")),
-            check("other", "lonely", Some("nobody")),
-        ];
-        let mut board = board(&checks);
-        let failing = "Aliased check \"check a\" failing: ".to_owned();
-        let expected =
-            [("alias".into(), Critical, failing), ("lonely".into(), Passing, "No checks found.".into())];
-        assert_eq!(drain(&mut board), expected);
-        board.record("a", Passing, "fine".into());
-        board.record("b", Warning, "slow".into());
-        assert_eq!(
-            drain(&mut board).into_iter().find(|r| r.0 == "alias").unwrap(),
-            ("alias".into(), Warning, "Aliased check \"check b\" failing: slow".into())
-        );
-        board.record("b", Passing, "fine".into());
-        assert_eq!(
-            drain(&mut board).into_iter().find(|r| r.0 == "alias").unwrap(),
-            ("alias".into(), Passing, "All checks passing.".into())
-        );
-    }
-
-    #[test]
-    fn what_is_gone_is_not_reported_and_what_stays_keeps_its_state() {
-        let mut board = board(&[check("web", "a", None), check("web", "b", None)]);
-        board.record("a", Passing, "fine".into());
-        board.record("b", Critical, "down".into());
-        let (proxy, alias) = check("proxy", "alias", Some("web"));
-        board.change(&["b".to_owned()], [(&proxy, &alias)]);
-        let expected = [
-            ("a".into(), Passing, "fine".into()),
-            ("alias".into(), Passing, "All checks passing.".into()),
-        ];
-        assert_eq!(drain(&mut board), expected);
-        board.record("a", Passing, "fine".into());
-        board.record("b", Passing, "late".into());
-        assert!(drain(&mut board).is_empty());
-    }
-
-    #[test]
-    fn a_circle_of_aliases_recovers() {
-        let checks = [
-            check("x", "x-own", None),
-            check("x", "x-alias", Some("y")),
-            check("y", "y-alias", Some("x")),
-            check("z", "z-alias", Some("y")),
-        ];
-        let mut board = board(&checks);
-        board.record("x-own", Passing, String::new());
-        for id in ["x-alias", "y-alias", "z-alias"] {
-            assert_eq!(board.entries[id].status, Passing, "{id}");
-        }
-    }
-
-    proptest! {
-        /// Whoever takes reports at any pace ends up with the true state of every check that reported.
-        #[test]
-        fn reports_always_lead_to_the_truth(
-            steps in prop::collection::vec((0usize..4, 0usize..3, any::<bool>()), 0..60)
-        ) {
-            let ids = ["a", "b", "c", "d"];
-            let checks: Vec<_> = ids.iter().map(|id| check("web", id, None))
-                .chain([check("proxy", "alias", Some("web"))]).collect();
-            let mut board = board(&checks);
-            let mut seen = BTreeMap::new();
-            for (which, status, take) in steps {
-                board.record(ids[which], [Passing, Warning, Critical][status], String::new());
-                prop_assert!(board.outbox.len() <= checks.len());
-                if take && let Some(report) = board.next_report() {
-                    seen.insert(report.id, report.status);
-                }
-            }
-            while let Some(report) = board.next_report() {
-                seen.insert(report.id, report.status);
-            }
-            for (id, entry) in board.entries.iter().filter(|(_, entry)| entry.reported) {
-                prop_assert_eq!(seen.get(id), Some(&entry.status));
-            }
-            let worst = ids.iter().map(|id| board.entries[*id].status).max().unwrap();
-            prop_assert_eq!(board.entries["alias"].status, worst);
-        }
-    }
-}
+mod tests;

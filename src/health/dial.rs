@@ -59,6 +59,7 @@ pub(super) enum DialError {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TlsOptions {
     pub(super) skip_verify: bool,
+    /// Empty offers none.
     pub(super) alpn: &'static [u8],
 }
 
@@ -106,7 +107,9 @@ impl Dialer {
         let Some(options) = tls else { return Ok(Box::new(stream)) };
         let name = server_name(target)?;
         let mut config = self.base_config(options.skip_verify).await?.as_ref().clone();
-        config.alpn_protocols = vec![options.alpn.to_vec()];
+        if !options.alpn.is_empty() {
+            config.alpn_protocols = vec![options.alpn.to_vec()];
+        }
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
         Ok(Box::new(handshake.await.map_err(DialError::Tls)?))
     }
@@ -146,7 +149,8 @@ fn system_roots() -> Result<RootCertStore, DialError> {
     Ok(roots)
 }
 
-async fn resolve(target: &str) -> Result<Vec<SocketAddr>, DialError> {
+/// The addresses of `host:port` that may be probed.
+pub(super) async fn resolve(target: &str) -> Result<Vec<SocketAddr>, DialError> {
     let (host, port) =
         target.rsplit_once(':').ok_or_else(|| DialError::MissingPort(target.to_owned()))?;
     if port.parse::<u16>().is_err() {
@@ -178,7 +182,7 @@ async fn connect(address: SocketAddr, budget: Duration) -> Result<TcpStream, Dia
 }
 
 /// Go's words for the usual causes.
-fn cause(error: &io::Error) -> String {
+pub(super) fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),

@@ -17,6 +17,7 @@ use tower::service_fn;
 
 use super::dial::{DialError, Dialer, TlsOptions};
 use super::http::HttpProbe;
+use super::{command, h2ping, udp};
 use crate::model::check::cut_output;
 use crate::model::{CheckDefinition, CheckKind, CheckStatus};
 
@@ -46,7 +47,17 @@ impl Prober {
                 let result = timeout(budget, probe.run(&self.dialer, budget)).await;
                 Some(result.unwrap_or_else(|_| (CheckStatus::Critical, probe.failure(late))))
             }
-            CheckKind::Tcp { address } => Some(self.tcp(address, budget).await),
+            CheckKind::Tcp { address, use_tls, tls_skip_verify } => {
+                let tls = use_tls.then_some(TlsOptions { skip_verify: *tls_skip_verify, alpn: b"" });
+                Some(self.tcp(address, tls, budget).await)
+            }
+            CheckKind::Udp { address } => Some(udp::probe(address, budget).await),
+            CheckKind::H2ping { address, use_tls, tls_skip_verify } => {
+                let tls = use_tls.then_some(TlsOptions { skip_verify: *tls_skip_verify, alpn: b"h2" });
+                Some(h2ping::probe(&self.dialer, address, tls, budget).await)
+            }
+            CheckKind::OsService { unit } => Some(command::os_service(unit, budget).await),
+            CheckKind::Script { args } => Some(command::script(args, budget).await),
             CheckKind::Grpc { address, service, use_tls, tls_skip_verify } => {
                 let tls = use_tls.then_some(TlsOptions { skip_verify: *tls_skip_verify, alpn: b"h2" });
                 let late = Err(Status::deadline_exceeded("context deadline exceeded"));
@@ -57,8 +68,13 @@ impl Prober {
         }
     }
 
-    async fn tcp(&self, address: &str, budget: Duration) -> (CheckStatus, String) {
-        match timeout(budget, self.dialer.tcp(address, budget)).await {
+    async fn tcp(
+        &self,
+        address: &str,
+        tls: Option<TlsOptions>,
+        budget: Duration,
+    ) -> (CheckStatus, String) {
+        match timeout(budget, self.dialer.stream(address, tls, budget)).await {
             Ok(Ok(_)) => (CheckStatus::Passing, format!("TCP connect {address}: Success")),
             Ok(Err(error)) => (CheckStatus::Critical, error.to_string()),
             Err(_) => (CheckStatus::Critical, format!("dial tcp {address}: i/o timeout")),

@@ -1,6 +1,6 @@
 //! The tasks: one per probe or TTL clock, and one that hands reports to the sink.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,12 +11,24 @@ use tokio::time::sleep;
 use super::board::Board;
 use super::probe::Prober;
 use crate::model::check::{CheckMachine, cut_output};
-use crate::model::{CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus, InstanceId};
+use crate::model::{Check, CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus, InstanceId};
 use crate::net::rng::Rng;
 
 /// Probes in flight at a time; more wait for their turn. Bounds sockets, and the burst when a runner
 /// with many checks starts.
 const MAX_CONCURRENT_PROBES: usize = 64;
+
+/// Everything a runner runs, and what it has to know besides.
+#[derive(Debug, Clone, Default)]
+pub struct Workload {
+    /// Each with the instance it is about; none for a check of the node. Of two with one id the later
+    /// counts.
+    pub checks: Vec<(Option<InstanceId>, CheckDefinition)>,
+    /// Instances there are: an alias of any other fails.
+    pub instances: BTreeSet<InstanceId>,
+    /// Checks that somebody else runs, whose state counts for aliases.
+    pub others: Vec<Check>,
+}
 
 /// Consul's floor for intervals, and what keeps a zero interval from spinning.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +47,7 @@ pub struct Runner {
 
 /// A check with what runs for it.
 struct Running {
-    instance: InstanceId,
+    instance: Option<InstanceId>,
     check: CheckDefinition,
     /// None for an alias, which the board keeps up to date by itself.
     task: Option<AbortHandle>,
@@ -44,13 +56,12 @@ struct Running {
 }
 
 impl Runner {
-    /// Starts all checks, each with the instance it is about; the first run is at once. Of two checks
-    /// with one id the later counts. Only changes of status (and the first result) are sent to `sink`;
+    /// Starts all checks; the first run is at once. Only changes of status (and the first result) are sent to `sink`;
     /// while it is full the latest report of each check waits, and no check is delayed.
     ///
     /// Must be called within a Tokio runtime.
     #[must_use]
-    pub fn start(checks: Vec<(InstanceId, CheckDefinition)>, sink: mpsc::Sender<CheckReport>) -> Self {
+    pub fn start(workload: Workload, sink: mpsc::Sender<CheckReport>) -> Self {
         let shared = Arc::new(Shared { board: Mutex::default(), news: Notify::new() });
         let mut tasks = JoinSet::new();
         tasks.spawn(forward(Arc::clone(&shared), sink));
@@ -61,14 +72,15 @@ impl Runner {
             running: BTreeMap::new(),
             tasks,
         };
-        runner.replace(checks);
+        runner.replace(workload);
         runner
     }
 
-    /// Runs exactly `checks` from now on. A check that was there with the same definition goes on
+    /// Runs exactly this from now on. A check that was there with the same definition goes on
     /// undisturbed (its initial status does not count): no extra run, no new TTL period. All others
     /// stop, and new ones start as in `start`.
-    pub fn replace(&mut self, checks: Vec<(InstanceId, CheckDefinition)>) {
+    pub fn replace(&mut self, workload: Workload) {
+        let Workload { checks, instances, others } = workload;
         let mut wanted: BTreeMap<_, _> =
             checks.into_iter().map(|(instance, check)| (check.id.clone(), (instance, check))).collect();
         let mut gone = Vec::new();
@@ -82,8 +94,11 @@ impl Runner {
             }
             stays
         });
-        let new = wanted.values().map(|(instance, check)| (instance, check));
-        self.shared.board().change(&gone, new);
+        let new = wanted.values().map(|(instance, check)| (instance.as_ref(), check));
+        let mut board = self.shared.board();
+        board.change(&gone, new);
+        board.surround(instances, others);
+        drop(board);
         self.shared.news.notify_one();
         for (id, (instance, check)) in wanted {
             let running = self.run(instance, check);
@@ -101,7 +116,7 @@ impl Runner {
         true
     }
 
-    fn run(&mut self, instance: InstanceId, check: CheckDefinition) -> Running {
+    fn run(&mut self, instance: Option<InstanceId>, check: CheckDefinition) -> Running {
         let shared = Arc::clone(&self.shared);
         let (mut task, mut updates) = (None, None);
         match check.kind {
@@ -121,7 +136,7 @@ impl Runner {
 }
 
 impl Running {
-    fn is(&self, (instance, check): &(InstanceId, CheckDefinition)) -> bool {
+    fn is(&self, (instance, check): &(Option<InstanceId>, CheckDefinition)) -> bool {
         let same_start = CheckDefinition { initial: self.check.initial, ..check.clone() };
         self.instance == *instance && self.check == same_start
     }

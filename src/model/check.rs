@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::name::{InstanceId, NodeName, ServiceName};
 
@@ -58,16 +59,43 @@ pub enum CheckKind {
         tls_skip_verify: bool,
     },
     /// `address` is `host:port`.
-    Tcp { address: String },
+    Tcp {
+        address: String,
+        #[serde(default)]
+        use_tls: bool,
+        #[serde(default)]
+        tls_skip_verify: bool,
+    },
+    /// Passes unless the port is known to be closed: silence is no failure.
+    Udp { address: String },
     /// Standard gRPC health protocol; `service` is empty for the whole server.
     Grpc { address: String, service: String, use_tls: bool, tls_skip_verify: bool },
+    /// A PING over HTTP/2.
+    H2ping { address: String, use_tls: bool, tls_skip_verify: bool },
+    /// A unit of systemd.
+    OsService { unit: String },
+    /// A program of the machine: exit code 0 passes, 1 warns, others fail. Only from local files of an
+    /// operator who allows it.
+    Script { args: Vec<String> },
     /// Passes only while someone says so at least once per `ttl`.
     Ttl { ttl: Duration },
-    /// Copies the worst state of another service instance on the same node.
-    Alias { service: InstanceId },
+    /// Copies the worst state of another service instance on the same node, or of the node when there
+    /// is no service.
+    Alias {
+        service: Option<InstanceId>,
+        /// Consul's `AliasNode`: the node of the check itself, and no other.
+        #[serde(default)]
+        node: Option<NodeName>,
+    },
 }
 
 impl CheckKind {
+    /// Whether it runs a program that its definition names.
+    #[must_use]
+    pub const fn is_script(&self) -> bool {
+        matches!(self, Self::Script { .. })
+    }
+
     /// Consul's word in the `Type` field.
     #[must_use]
     pub const fn type_name(&self) -> &'static str {
@@ -75,6 +103,10 @@ impl CheckKind {
             Self::Http { .. } => "http",
             Self::Tcp { .. } => "tcp",
             Self::Grpc { .. } => "grpc",
+            Self::Udp { .. } => "udp",
+            Self::H2ping { .. } => "h2ping",
+            Self::OsService { .. } => "os_service",
+            Self::Script { .. } => "script",
             Self::Ttl { .. } => "ttl",
             Self::Alias { .. } => "alias",
         }
@@ -92,12 +124,35 @@ pub struct CheckDefinition {
     pub timeout: Duration,
     /// Status before the first result.
     pub initial: CheckStatus,
-    /// Consecutive successes needed beyond the first before it passes.
+    /// Consecutive successes it takes to pass again; 0 and 1 mean the first.
     pub success_before_passing: u32,
-    /// Consecutive failures needed beyond the first before it is critical.
+    /// Consecutive failures it takes to warn, before it is critical; `None` never warns.
+    #[serde(default)]
+    pub failures_before_warning: Option<u32>,
+    /// Consecutive failures it takes to be critical; 0 and 1 mean the first.
     pub failures_before_critical: u32,
     /// Deregister the instance after it was critical for so long.
     pub deregister_critical_after: Option<Duration>,
+}
+
+impl CheckDefinition {
+    /// A check with Consul's defaults: critical until the first result, which counts at once.
+    #[must_use]
+    pub const fn new(id: CheckId, name: String, kind: CheckKind) -> Self {
+        Self {
+            id,
+            name,
+            notes: String::new(),
+            kind,
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+            initial: CheckStatus::Critical,
+            success_before_passing: 0,
+            failures_before_warning: None,
+            failures_before_critical: 0,
+            deregister_critical_after: None,
+        }
+    }
 }
 
 /// A check as the catalog holds it: who it is about and what was last seen.
@@ -115,6 +170,41 @@ pub struct Check {
     pub type_name: String,
     /// What to run; `None` when someone else runs it and only reports.
     pub definition: Option<CheckDefinition>,
+    /// What a writer of the catalog says of how it is run: shown as it is, never run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Value>,
+}
+
+/// Id of the check that Consul gives every node with an agent.
+pub const ALIVE_ID: &str = "serfHealth";
+
+impl Check {
+    /// Whether this is the catalog's word that the agent of a node is there.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.id == ALIVE_ID
+    }
+
+    /// A check as it is declared, before its first result.
+    #[must_use]
+    pub fn declared(
+        node: &NodeName,
+        instance: Option<(InstanceId, ServiceName)>,
+        definition: &CheckDefinition,
+    ) -> Self {
+        Self {
+            node: node.clone(),
+            id: definition.id.clone(),
+            name: definition.name.clone(),
+            notes: definition.notes.clone(),
+            status: definition.initial,
+            output: String::new(),
+            instance,
+            type_name: definition.kind.type_name().to_owned(),
+            definition: Some(definition.clone()),
+            shown: None,
+        }
+    }
 }
 
 /// A new result of a check, on its way to the catalog.
@@ -125,13 +215,15 @@ pub struct CheckReport {
     pub output: String,
 }
 
-/// Applies the thresholds of a definition to single results. Pure: one call per result.
+/// Applies the thresholds of a definition to single results, as Consul does: the first result counts at
+/// once. Pure: one call per result.
 #[derive(Debug, Clone)]
 pub struct CheckMachine {
     status: CheckStatus,
     successes: u32,
     failures: u32,
     success_before_passing: u32,
+    failures_before_warning: Option<u32>,
     failures_before_critical: u32,
 }
 
@@ -140,9 +232,10 @@ impl CheckMachine {
     pub const fn new(definition: &CheckDefinition) -> Self {
         Self {
             status: definition.initial,
-            successes: 0,
-            failures: 0,
+            successes: definition.success_before_passing,
+            failures: definition.failures_before_critical,
             success_before_passing: definition.success_before_passing,
+            failures_before_warning: definition.failures_before_warning,
             failures_before_critical: definition.failures_before_critical,
         }
     }
@@ -157,13 +250,15 @@ impl CheckMachine {
         if result == CheckStatus::Critical {
             self.successes = 0;
             self.failures = self.failures.saturating_add(1);
-            if self.failures > self.failures_before_critical {
+            if self.failures >= self.failures_before_critical {
                 self.status = CheckStatus::Critical;
+            } else if self.failures_before_warning.is_some_and(|least| self.failures >= least) {
+                self.status = CheckStatus::Warning;
             }
         } else {
             self.failures = 0;
             self.successes = self.successes.saturating_add(1);
-            if self.successes > self.success_before_passing {
+            if self.successes >= self.success_before_passing {
                 self.status = result;
             }
         }
@@ -189,35 +284,44 @@ mod tests {
     use super::*;
     use CheckStatus::{Critical, Passing, Warning};
 
-    fn machine(initial: CheckStatus, passes: u32, failures: u32) -> CheckMachine {
-        CheckMachine {
-            status: initial,
-            successes: 0,
-            failures: 0,
+    fn machine(initial: CheckStatus, passes: u32, warns: Option<u32>, failures: u32) -> CheckMachine {
+        let kind = CheckKind::Ttl { ttl: Duration::from_secs(1) };
+        CheckMachine::new(&CheckDefinition {
+            initial,
             success_before_passing: passes,
+            failures_before_warning: warns,
             failures_before_critical: failures,
-        }
+            ..CheckDefinition::new("c".to_owned(), "c".to_owned(), kind)
+        })
+    }
+
+    fn seen(mut machine: CheckMachine, results: &[CheckStatus]) -> Vec<CheckStatus> {
+        results.iter().map(|result| machine.observe(*result)).collect()
     }
 
     #[test]
     fn without_thresholds_every_result_counts() {
-        let mut m = machine(Critical, 0, 0);
-        for result in [Passing, Critical, Warning, Passing, Critical] {
-            assert_eq!(m.observe(result), result);
-        }
+        let results = [Passing, Critical, Warning, Passing, Critical];
+        assert_eq!(seen(machine(Critical, 0, None, 0), &results), results);
+        assert_eq!(seen(machine(Critical, 1, None, 1), &results), results);
     }
 
     #[test]
-    fn thresholds_absorb_single_results() {
-        let mut m = machine(Passing, 1, 2);
-        let seen: Vec<_> =
-            [Critical, Critical, Passing, Critical, Critical, Critical, Passing, Passing, Warning]
-                .into_iter()
-                .map(|r| m.observe(r))
-                .collect();
+    fn the_first_result_counts_at_once_and_later_ones_in_a_row() {
+        let results = [Passing, Critical, Critical, Critical, Passing, Passing, Critical];
         assert_eq!(
-            seen,
-            [Passing, Passing, Passing, Passing, Passing, Critical, Critical, Passing, Warning]
+            seen(machine(Critical, 2, None, 3), &results),
+            [Passing, Passing, Passing, Critical, Critical, Passing, Passing]
+        );
+        assert_eq!(seen(machine(Passing, 2, None, 3), &[Critical, Passing]), [Critical, Critical]);
+    }
+
+    #[test]
+    fn a_check_may_warn_before_it_is_critical() {
+        let results = [Passing, Critical, Critical, Critical, Passing, Passing];
+        assert_eq!(
+            seen(machine(Critical, 2, Some(2), 3), &results),
+            [Passing, Passing, Warning, Critical, Critical, Passing]
         );
     }
 

@@ -12,6 +12,7 @@ pub mod reason;
 pub mod service;
 pub mod snapshot;
 pub mod spiffe;
+pub mod time;
 pub mod token;
 pub mod upstream;
 

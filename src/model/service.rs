@@ -159,6 +159,17 @@ pub struct Registration {
     pub checks: Vec<Check>,
 }
 
+/// Name and id of the service as which every server is in the catalog, as in Consul.
+pub const SERVER_SERVICE: &str = "consul";
+
+impl Instance {
+    /// Whether this is a server's own entry, which its agent does not list.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.id.as_str() == SERVER_SERVICE && self.name.as_str() == SERVER_SERVICE
+    }
+}
+
 impl Definition {
     /// A definition with nothing but a name and a port; the id is the name, as in Consul.
     ///
@@ -269,6 +280,7 @@ fn default_sidecar_checks(
         timeout: DEFAULT_CHECK_TIMEOUT,
         initial: CheckStatus::Critical,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     };
@@ -277,33 +289,22 @@ fn default_sidecar_checks(
         check(
             1,
             "Connect Sidecar Listening".to_owned(),
-            CheckKind::Tcp { address },
+            CheckKind::Tcp { address, use_tls: false, tls_skip_verify: false },
             SIDECAR_CHECK_INTERVAL,
         ),
         check(
             2,
             format!("Connect Sidecar Aliasing {parent}"),
-            CheckKind::Alias { service: parent.clone() },
+            CheckKind::Alias { service: Some(parent.clone()), node: None },
             Duration::ZERO,
         ),
     ]
 }
 
 fn registration(instance: Instance, checks: &[CheckDefinition]) -> Registration {
-    let checks = checks
-        .iter()
-        .map(|definition| Check {
-            node: instance.node.clone(),
-            id: definition.id.clone(),
-            name: definition.name.clone(),
-            notes: definition.notes.clone(),
-            status: definition.initial,
-            output: String::new(),
-            instance: Some((instance.id.clone(), instance.name.clone())),
-            type_name: definition.kind.type_name().to_owned(),
-            definition: Some(definition.clone()),
-        })
-        .collect();
+    let about = || Some((instance.id.clone(), instance.name.clone()));
+    let check = |definition| Check::declared(&instance.node, about(), definition);
+    let checks = checks.iter().map(check).collect();
     Registration { instance, checks }
 }
 

@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use super::access;
+use super::feed::{FeedLayer, Wanted};
 
 /// The access log is on unless the filter says otherwise.
 const ACCESS_DEFAULT: &str = "access=info";
@@ -85,14 +86,12 @@ pub fn init(level: &str, format: Format) -> Result<(), LoggingError> {
         let format = if text { access::Format::Text } else { access::Format::Json };
         access::start(format).map_err(LoggingError::Thread)?;
     }
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE) // the filter decides
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let registry = tracing_subscriber::registry().with(FeedLayer.with_filter(Wanted));
     if text {
-        builder.finish().with(filter).try_init()?;
+        registry.with(layer.with_filter(filter)).try_init()?;
     } else {
-        builder.json().flatten_event(true).finish().with(filter).try_init()?;
+        registry.with(layer.json().flatten_event(true).with_filter(filter)).try_init()?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod admin;
 pub mod edges;
+pub mod feed;
 mod lines;
 pub mod logging;
 pub mod metrics;

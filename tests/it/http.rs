@@ -14,10 +14,8 @@ use tokio::task::JoinHandle;
 use weft::api::{ApiState, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
-use weft::model::service::Sidecar;
-use weft::model::{
-    Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName, Upstream,
-};
+use weft::kv::Kv;
+use weft::model::{Action, CheckStatus, NodeName};
 use weft::store::{MemoryStore, Store};
 
 /// Longer than anything here takes.
@@ -39,6 +37,15 @@ pub(crate) struct Touches(pub(crate) Mutex<Vec<(String, CheckStatus, String)>>);
 impl Api {
     /// A server with an empty catalog in memory: node `n1`, datacenter `dc1`, default policy allow.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same in dev mode, which hands out keys.
+    pub(crate) async fn dev() -> Self {
+        Self::start_with(|state| state.hands_out_leaves = true).await
+    }
+
+    async fn start_with(adapt: impl FnOnce(&mut ApiState)) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let settings = catalog::Settings {
             datacenter: "dc1".to_owned(),
@@ -52,9 +59,10 @@ impl Api {
             server_id: "n1".to_owned(),
             leaf_ttl: Duration::from_secs(3600),
         };
-        let ca = Ca::open(store, settings).await.unwrap();
+        let ca = Ca::open(Arc::clone(&store), settings).await.unwrap();
+        let kv = Kv::open(store, catalog.clone()).await.unwrap();
         let clock = Arc::new(Touches::default());
-        let mut state = ApiState::new(catalog.clone(), ca, Arc::new(decode));
+        let mut state = ApiState::new(catalog.clone(), ca, kv, weft::app::server::decoders());
         let told = Arc::clone(&clock);
         catalog.on_report(move |taken| {
             let weft::model::CheckReport { id, status, output } = taken.report.clone();
@@ -62,6 +70,7 @@ impl Api {
         });
         state.allowed_hosts = vec!["mesh.test".to_owned()];
         state.routes = axum::Router::new().route("/metrics", axum::routing::get(|| async { "up 1\n" }));
+        adapt(&mut state);
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], state).await.unwrap();
         let address = server.local_addrs()[0];
         let (stop, stopped) = oneshot::channel();
@@ -107,6 +116,11 @@ impl Api {
     /// Sends bytes and reads until the server closes. A server that refuses a body it has not read may
     /// break the connection off after its answer.
     pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
+        Answer::parse(&self.bytes(request).await)
+    }
+
+    /// As [`Self::raw`], without a look at the answer.
+    pub(crate) async fn bytes(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let _refused = stream.write_all(request).await;
         let mut bytes = Vec::new();
@@ -117,7 +131,7 @@ impl Api {
             }
         };
         tokio::time::timeout(PATIENCE * 100, reading).await.expect("no end of the answer");
-        Answer::parse(&bytes)
+        bytes
     }
 }
 
@@ -196,49 +210,4 @@ fn normalise(value: &mut Value) {
         }
         _ => {}
     }
-}
-
-/// The reader of registrations in these tests: enough of Consul's form to make what is compared.
-fn decode(json: &[u8]) -> Result<Definition, String> {
-    let value: Value =
-        serde_json::from_slice(json).map_err(|e| format!("Request decode failed: {e}"))?;
-    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let name = ServiceName::new(text("Name")).map_err(|e| e.to_string())?;
-    let port = value["Port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
-    let mut definition = Definition::new(name, port).map_err(|e| e.to_string())?;
-    if let Some(id) = value["ID"].as_str() {
-        definition.id = id.parse().map_err(|e: weft::model::NameError| e.to_string())?;
-    }
-    let tags = value["Tags"].as_array().into_iter().flatten();
-    definition.tags = tags.filter_map(|tag| tag.as_str().map(str::to_owned)).collect();
-    for (key, value) in value["Meta"].as_object().into_iter().flatten() {
-        definition.meta.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
-    }
-    if let Some(ttl) = value["Check"]["TTL"].as_str() {
-        let ttl = weft::model::duration::parse(ttl).map_err(|e| e.to_string())?;
-        definition.checks.push(CheckDefinition {
-            id: format!("service:{}", definition.id),
-            name: format!("Service '{}' check", definition.name),
-            notes: String::new(),
-            kind: CheckKind::Ttl { ttl },
-            interval: Duration::ZERO,
-            timeout: Duration::ZERO,
-            initial: CheckStatus::Critical,
-            success_before_passing: 0,
-            failures_before_critical: 0,
-            deregister_critical_after: None,
-        });
-    }
-    if let Some(upstreams) = value["Upstreams"].as_object() {
-        let upstream = |(name, port): (&String, &Value)| Upstream {
-            destination: ServiceName::new(name).unwrap(),
-            local_bind_address: String::new(),
-            local_bind_port: port.as_u64().and_then(|port| u16::try_from(port).ok()).unwrap(),
-            datacenter: String::new(),
-            config: BTreeMap::new(),
-        };
-        let upstreams = upstreams.iter().map(upstream).collect();
-        definition.sidecar = Some(Sidecar { upstreams, ..Sidecar::default() });
-    }
-    Ok(definition)
 }

@@ -29,6 +29,8 @@ pub(crate) async fn server_answering(names: dns::Settings) -> Server {
     let settings = server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
+        paths: Vec::new(),
+        agent: weft::config::AgentKeys::default(),
         data_dir: None,
         http: ANY,
         grpc: ANY,
@@ -63,6 +65,7 @@ pub(crate) async fn sidecar(
         timeout: Duration::ZERO,
         initial: CheckStatus::Passing,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }];

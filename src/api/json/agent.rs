@@ -55,7 +55,7 @@ pub(in crate::api) fn agent_self(facts: &SelfFacts<'_>) -> Value {
             "ServerMode": true,
             "Version": facts.version,
         },
-        "Member": member(facts, http_port),
+        "Member": member(facts),
         "Stats": stats(facts),
         "Meta": { "consul-network-segment": "" },
         "xDS": {
@@ -65,17 +65,24 @@ pub(in crate::api) fn agent_self(facts: &SelfFacts<'_>) -> Value {
     })
 }
 
-fn member(facts: &SelfFacts<'_>, port: i32) -> Value {
+/// One of `agent/members`.
+pub(in crate::api) fn member(facts: &SelfFacts<'_>) -> Value {
+    let port = facts.http.first().map_or(-1, |address| i32::from(address.port()));
     json!({
         "Name": facts.node,
         "Addr": facts.address,
         "Port": port,
         "Tags": {
+            "acls": "0",
             "build": facts.version,
             "dc": facts.datacenter,
             "id": facts.node_id,
+            "port": facts.grpc.map_or(port, |address| i32::from(address.port())).to_string(),
             "role": "consul",
             "segment": "",
+            "vsn": "2",
+            "vsn_max": "3",
+            "vsn_min": "2",
         },
         "Status": ALIVE,
         "ProtocolMin": 1,

@@ -1,6 +1,7 @@
 //! Checks, and health entries made of them.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Empty;
 use super::node::NodeJson;
@@ -25,9 +26,17 @@ pub(in crate::api) struct CheckJson<'a> {
     service_tags: &'a [String],
     #[serde(rename = "Type")]
     type_name: &'a str,
-    definition: Empty,
+    definition: DefinitionJson<'a>,
     create_index: Index,
     modify_index: Index,
+}
+
+/// What the writer of a check said of how it is run; nothing for checks that are run here.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum DefinitionJson<'a> {
+    Shown(&'a Value),
+    Nothing(Empty),
 }
 
 impl<'a> CheckJson<'a> {
@@ -50,7 +59,10 @@ impl<'a> CheckJson<'a> {
             service_name,
             service_tags: if check.instance.is_some() { tags } else { &[] },
             type_name: &check.type_name,
-            definition: Empty {},
+            definition: check
+                .shown
+                .as_ref()
+                .map_or(DefinitionJson::Nothing(Empty {}), DefinitionJson::Shown),
             create_index: record.created,
             modify_index: record.modified,
         }
@@ -59,6 +71,90 @@ impl<'a> CheckJson<'a> {
     /// As the agent shows it: the indexes are the catalog's business.
     pub(in crate::api) fn agent(record: &'a CheckRecord, tags: &'a [String]) -> Self {
         Self { create_index: 0, modify_index: 0, ..Self::catalog(record, tags) }
+    }
+}
+
+/// A check of `agent/health`: without its type, and with a definition that spells out nothing.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(in crate::api) struct VerboseCheck<'a> {
+    node: &'a str,
+    #[serde(rename = "CheckID")]
+    check_id: &'a str,
+    name: &'a str,
+    status: &'static str,
+    notes: &'a str,
+    output: &'a str,
+    #[serde(rename = "ServiceID")]
+    service_id: &'a str,
+    service_name: &'a str,
+    service_tags: &'a [String],
+    #[serde(rename = "Type")]
+    type_name: &'static str,
+    definition: VerboseDefinition,
+    create_index: Index,
+    modify_index: Index,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct VerboseDefinition {
+    interval: &'static str,
+    timeout: &'static str,
+    deregister_critical_service_after: &'static str,
+    #[serde(rename = "HTTP")]
+    http: &'static str,
+    header: Option<()>,
+    method: &'static str,
+    body: &'static str,
+    #[serde(rename = "TLSSkipVerify")]
+    tls_skip_verify: bool,
+    #[serde(rename = "TCP")]
+    tcp: &'static str,
+}
+
+impl<'a> VerboseCheck<'a> {
+    pub(in crate::api) fn new(record: &'a CheckRecord, tags: &'a [String]) -> Self {
+        let CheckJson {
+            node,
+            check_id,
+            name,
+            status,
+            notes,
+            output,
+            service_id,
+            service_name,
+            service_tags,
+            create_index,
+            modify_index,
+            ..
+        } = CheckJson::agent(record, tags);
+        let definition = VerboseDefinition {
+            interval: "0s",
+            timeout: "0s",
+            deregister_critical_service_after: "0s",
+            http: "",
+            header: None,
+            method: "",
+            body: "",
+            tls_skip_verify: false,
+            tcp: "",
+        };
+        Self {
+            node,
+            check_id,
+            name,
+            status,
+            notes,
+            output,
+            service_id,
+            service_name,
+            service_tags,
+            type_name: "",
+            definition,
+            create_index,
+            modify_index,
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::time::rfc3339;
 use crate::api::Index;
+use crate::model::time::rfc3339;
 use crate::model::{Action, Intention, Party};
 
 /// An intention. Results of the API by name have no id, and with it none of what belongs to one.

@@ -4,10 +4,11 @@
 pub(super) mod agent;
 pub(super) mod check;
 pub(super) mod intention;
+pub(super) mod kv;
+pub(super) mod metrics;
 pub(super) mod node;
 pub(super) mod roots;
 pub(super) mod service;
-pub(crate) mod time;
 pub mod weft;
 
 use serde::Serialize;

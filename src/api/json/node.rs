@@ -17,7 +17,7 @@ pub(in crate::api) struct NodeJson<'a> {
     node: &'a str,
     address: &'a str,
     datacenter: &'a str,
-    tagged_addresses: Option<BTreeMap<&'static str, &'a str>>,
+    tagged_addresses: Option<BTreeMap<&'a str, &'a str>>,
     meta: BTreeMap<&'a str, &'a str>,
     create_index: Index,
     modify_index: Index,
@@ -38,9 +38,12 @@ impl<'a> NodeJson<'a> {
     }
 }
 
-/// The addresses of a node by kind; none for nodes without an agent, which have no id.
-pub(super) fn tagged_addresses(node: &Node) -> Option<BTreeMap<&'static str, &str>> {
-    if node.id.is_empty() {
+/// The addresses of a node by kind; of a node without an agent those that its writer gave.
+pub(super) fn tagged_addresses(node: &Node) -> Option<BTreeMap<&str, &str>> {
+    if let Some(given) = &node.tagged_addresses {
+        return Some(given.iter().map(|(kind, address)| (kind.as_str(), address.as_str())).collect());
+    }
+    if !node.has_agent {
         return None;
     }
     let address = node.address.as_str();

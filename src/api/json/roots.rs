@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::time::{epoch_ms, rfc3339};
 use crate::api::Index;
 use crate::ca::RootInfo;
+use crate::model::time::{epoch_ms, rfc3339};
 
 /// The answer of `connect/ca/roots`.
 #[derive(Debug, Serialize)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -151,6 +152,9 @@ pub(in crate::api) struct AgentService<'a> {
     tagged_addresses: Addresses<'a>,
     weights: WeightsJson,
     enable_tag_override: bool,
+    /// Shown where it can be waited on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) content_hash: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<ProxyJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,10 +174,19 @@ impl<'a> From<&'a Instance> for AgentService<'a> {
             tagged_addresses: addresses(&instance.tagged_addresses),
             weights: instance.weights.into(),
             enable_tag_override: instance.enable_tag_override,
+            content_hash: None,
             proxy: instance.proxy.as_ref().map(|proxy| ProxyJson::new(proxy, View::Agent)),
             connect: instance.native.then_some(ConnectJson { native: true }),
         }
     }
+}
+
+/// What an instance is, in 16 hex digits: the same registration again has the same.
+pub(in crate::api) fn content_hash(instance: &Instance) -> String {
+    // Writing a value of ours to memory cannot fail; were it to, all instances would look the same.
+    let json = serde_json::to_vec(&AgentService::from(instance)).unwrap_or_default();
+    let digest = digest(&SHA256, &json);
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An instance inside of a health entry or of `catalog/node`.
@@ -230,7 +243,7 @@ pub(in crate::api) struct CatalogService<'a> {
     node: &'a str,
     address: &'a str,
     datacenter: &'a str,
-    tagged_addresses: Option<BTreeMap<&'static str, &'a str>>,
+    tagged_addresses: Option<BTreeMap<&'a str, &'a str>>,
     node_meta: BTreeMap<&'a str, &'a str>,
     service_kind: &'static str,
     #[serde(rename = "ServiceID")]

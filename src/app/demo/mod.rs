@@ -160,7 +160,9 @@ fn settings(
 
 fn check(id: &InstanceId, application: &Application, address: SocketAddr) -> CheckDefinition {
     let kind = match application {
-        Application::Database => CheckKind::Tcp { address: address.to_string() },
+        Application::Database => {
+            CheckKind::Tcp { address: address.to_string(), use_tls: false, tls_skip_verify: false }
+        }
         Application::Api { .. } | Application::Web => CheckKind::Http {
             url: format!("http://{address}/health"),
             method: "GET".to_owned(),
@@ -178,6 +180,7 @@ fn check(id: &InstanceId, application: &Application, address: SocketAddr) -> Che
         timeout: DEFAULT_CHECK_TIMEOUT,
         initial: CheckStatus::Critical,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::reaper;
 use crate::catalog::{Catalog, Reporter, Taken, Topic};
-use crate::health::Runner;
-use crate::model::{CheckDefinition, CheckReport, InstanceId};
+use crate::health::{Runner, Workload};
+use crate::model::{CheckDefinition, CheckReport};
 use crate::telemetry::ServerMetrics;
 
 /// Results that may wait for the catalog.
@@ -50,7 +51,7 @@ impl Checks {
     /// Follows the catalog and keeps exactly its checks running. Never returns.
     pub(super) async fn run(self) {
         let (sink, results) = mpsc::channel(QUEUE);
-        tokio::join!(self.follow(sink), self.report(results));
+        tokio::join!(self.follow(sink), self.report(results), reaper::run(&self.catalog));
     }
 
     async fn follow(&self, sink: mpsc::Sender<CheckReport>) {
@@ -67,19 +68,27 @@ impl Checks {
 
     /// The checks of the server's node. Each begins with the status it has, so that none flips when the
     /// server starts.
-    fn wanted(&self) -> Vec<(InstanceId, CheckDefinition)> {
-        let checks = self.catalog.checks_on(&self.catalog.settings().node);
-        let wanted = checks.into_iter().filter_map(|record| {
+    fn wanted(&self) -> Workload {
+        let node = &self.catalog.settings().node;
+        let mut workload = Workload::default();
+        for record in self.catalog.instances_on(node) {
+            workload.instances.insert(record.instance.id.clone());
+        }
+        for record in self.catalog.checks_on(node) {
             let check = record.check;
-            let instance = match &check.instance {
-                Some((instance, _)) => instance.clone(),
-                // A check of the node: no alias asks for it, so any name does.
-                None => InstanceId::new(check.node.as_str()).ok()?,
+            // The catalog's word about the node is no check that anybody could fail.
+            if check.is_alive() {
+                continue;
+            }
+            let Some(definition) = check.definition.clone() else {
+                workload.others.push((*check).clone());
+                continue;
             };
-            let definition = check.definition.clone()?;
-            Some((instance, CheckDefinition { initial: check.status, ..definition }))
-        });
-        wanted.collect()
+            let instance = check.instance.as_ref().map(|(instance, _)| instance.clone());
+            let definition = CheckDefinition { initial: check.status, ..definition };
+            workload.checks.push((instance, definition));
+        }
+        workload
     }
 
     async fn report(&self, mut results: mpsc::Receiver<CheckReport>) {

@@ -11,12 +11,12 @@ use tokio::task::JoinSet;
 
 use super::watch::{Waits, watch_agent};
 use super::{
-    Admin, Checks, Door, Doors, Listeners, Settings, Sidecar, Tasks, checks, feed, local_app, ready,
+    Admin, Door, Doors, Listeners, Settings, Sidecar, Tasks, checks, feed, local_app, ready,
     registrations,
 };
 use crate::agent::{self, Agent};
 use crate::app::AppError;
-use crate::health::Runner;
+use crate::health::{Runner, Workload};
 use crate::model::ServiceName;
 use crate::net::capacity::Capacity;
 use crate::proxy::{self, LocalApp, Proxy};
@@ -30,7 +30,7 @@ pub struct Standby {
     service: ServiceName,
     app: LocalApp,
     capacity: Capacity,
-    checks: Checks,
+    checks: Workload,
     agent: Agent,
     metrics: ProxyMetrics,
     readiness: Readiness,

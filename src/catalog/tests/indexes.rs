@@ -40,6 +40,7 @@ fn node_check(status: CheckStatus) -> Check {
         instance: None,
         type_name: String::new(),
         definition: None,
+        shown: None,
     }
 }
 
@@ -103,7 +104,7 @@ async fn the_node_table_moves_only_with_nodes() {
     let n2 = NodeName::new("n2").unwrap();
     let mut far = plain("far", "far-1");
     far.address = "10.0.0.2".to_owned();
-    let put = |d: &Definition| c.register(d.expand(&n2, 0).unwrap(), Owner::Permanent);
+    let put = |d: &Definition| c.register(d.expand(&n2, 0).unwrap(), Owner::Permanent, Unlisted::Remove);
     assert_eq!(moved(&c, put(&far)).await, ["services", "nodes", "checks"]);
     let node = c.nodes().into_iter().find(|node| node.name == n2).unwrap();
     assert_eq!((node.address.as_str(), node.id.len()), ("10.0.0.2", 36));

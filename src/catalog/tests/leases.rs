@@ -11,7 +11,7 @@ fn known(catalog: &Catalog, id: &str) -> bool {
 
 async fn lease_with(catalog: &Catalog, id: &str) -> LeaseId {
     let lease = catalog.grant_lease(TTL).await.unwrap();
-    catalog.register(expand(&meshed("web", id)), Owner::Lease(lease)).await.unwrap();
+    catalog.register(expand(&meshed("web", id)), Owner::Lease(lease), Unlisted::Remove).await.unwrap();
     lease
 }
 
@@ -33,7 +33,7 @@ async fn an_instance_goes_with_its_lease_and_not_before() {
     let ids: Vec<_> = c.checks_on(&n1()).iter().map(|record| record.check.id.clone()).collect();
     assert_eq!(ids, ["serfHealth", "service:web-2"]);
     assert!(matches!(c.keep_alive(lease).await, Err(CatalogError::NoLease(_))));
-    let late = c.register(expand(&plain("web", "web-3")), Owner::Lease(lease)).await;
+    let late = c.register(expand(&plain("web", "web-3")), Owner::Lease(lease), Unlisted::Remove).await;
     assert!(matches!(late, Err(CatalogError::NoLease(_))));
 }
 
@@ -44,8 +44,8 @@ async fn an_expired_lease_takes_nothing_that_belongs_to_another() {
     lease_with(&c, "web-2").await;
     let index = c.index(&Topic::Services);
     let other = c.grant_lease(10 * TTL).await.unwrap();
-    c.register(expand(&meshed("web", "web-1")), Owner::Lease(other)).await.unwrap();
-    c.register(expand(&meshed("web", "web-2")), Owner::Permanent).await.unwrap();
+    c.register(expand(&meshed("web", "web-1")), Owner::Lease(other), Unlisted::Remove).await.unwrap();
+    c.register(expand(&meshed("web", "web-2")), Owner::Permanent, Unlisted::Remove).await.unwrap();
     assert_eq!(c.index(&Topic::Services), index, "a new owner is no change of the service");
     tokio::time::sleep(2 * TTL).await;
     assert!(known(&c, "web-1") && known(&c, "web-2"));

@@ -21,7 +21,10 @@ async fn setup() -> (Arc<MemoryStore>, Catalog, LeaseId) {
     let store = Arc::new(MemoryStore::new());
     let catalog = open_on(&store).await;
     let lease = catalog.grant_lease(Duration::from_secs(60)).await.unwrap();
-    catalog.register(expand(&meshed("web", "web-1")), Owner::Lease(lease)).await.unwrap();
+    catalog
+        .register(expand(&meshed("web", "web-1")), Owner::Lease(lease), Unlisted::Remove)
+        .await
+        .unwrap();
     (store, catalog, lease)
 }
 
@@ -39,7 +42,7 @@ async fn removing_an_instance_leaves_no_check_that_came_meanwhile() {
     let (store, c, lease) = setup().await;
     let mut more = plain("web", "web-1");
     more.checks.push(check("more", CheckStatus::Passing));
-    let register = c.register(expand(&more), Owner::Lease(lease));
+    let register = c.register(expand(&more), Owner::Lease(lease), Unlisted::Remove);
     assert_eq!(overtaken(&store, &c, deregister, register).await, Outcome::Conflict);
 }
 
@@ -58,7 +61,8 @@ async fn removing_an_application_leaves_no_sidecar_that_came_meanwhile() {
 async fn nothing_comes_under_a_lease_that_has_ended() {
     let (store, c, lease) = setup().await;
     let all = expand(&plain("web", "web-2"));
-    let register = |state: &State| plan::register(state, &all, Owner::Lease(lease)).unwrap().txn;
+    let register =
+        |state: &State| plan::register(state, &all, Owner::Lease(lease), Unlisted::Remove).unwrap().txn;
     assert_eq!(overtaken(&store, &c, register, c.revoke_lease(lease)).await, Outcome::Conflict);
 }
 
@@ -83,6 +87,7 @@ async fn a_result_does_not_bring_back_a_check_that_went() {
 async fn of_two_first_registrations_one_is_planned_anew() {
     let (store, c, _) = setup().await;
     let all = expand(&plain("api", "api-1"));
-    let register = |state: &State| plan::register(state, &all, Owner::Permanent).unwrap().txn;
+    let register =
+        |state: &State| plan::register(state, &all, Owner::Permanent, Unlisted::Remove).unwrap().txn;
     assert_eq!(overtaken(&store, &c, register, add(&c, plain("api", "api-1"))).await, Outcome::Conflict);
 }

@@ -119,7 +119,7 @@ async fn run(catalog: &Catalog, lease: &mut LeaseId, readers: &mut Readers, step
     match step {
         Step::Register { service, id, shape, leased } => {
             let owner = if leased { Owner::Lease(*lease) } else { Owner::Permanent };
-            catalog.register(registrations(service, id, shape), owner).await.unwrap();
+            catalog.register(registrations(service, id, shape), owner, Unlisted::Remove).await.unwrap();
         }
         Step::Deregister { id } => {
             catalog.deregister(&node_of(id), &instance(&format!("i-{id}"))).await.unwrap();

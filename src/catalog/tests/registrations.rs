@@ -31,7 +31,7 @@ async fn a_known_check_keeps_its_status_and_an_unlisted_one_goes() {
 async fn a_registration_with_a_result_brings_it_and_maintenance_outlives_it() {
     let c = open().await;
     let mut web = expand(&plain("web", "web-1"));
-    c.register(web.clone(), Owner::Permanent).await.unwrap();
+    c.register(web.clone(), Owner::Permanent, Unlisted::Remove).await.unwrap();
     let mut maintenance = web[0].checks[0].clone();
     maintenance.id = "_service_maintenance:web-1".to_owned();
     maintenance.type_name = "maintenance".to_owned();
@@ -39,7 +39,7 @@ async fn a_registration_with_a_result_brings_it_and_maintenance_outlives_it() {
     c.put_check(&maintenance).await.unwrap();
     web[0].checks[0].status = CheckStatus::Warning;
     web[0].checks[0].output = "seen".to_owned();
-    c.register(web, Owner::Permanent).await.unwrap();
+    c.register(web, Owner::Permanent, Unlisted::Remove).await.unwrap();
     let expected = [
         row("_service_maintenance:web-1", CheckStatus::Critical, ""),
         row("service:web-1", CheckStatus::Warning, "seen"),
@@ -87,7 +87,7 @@ async fn the_sidecar_goes_with_its_application_unless_it_stands_for_another() {
     foreign.sidecar.as_mut().unwrap().name = Some(service("edge"));
     let mut foreign = expand(&foreign);
     foreign[1].instance.proxy.as_mut().unwrap().destination_id = instance("other");
-    c.register(foreign, Owner::Permanent).await.unwrap();
+    c.register(foreign, Owner::Permanent, Unlisted::Remove).await.unwrap();
     assert!(remove(&c, "web-1").await);
     assert!(remove(&c, "web-2").await);
     assert!(!remove(&c, "web-2").await);
@@ -146,7 +146,7 @@ async fn what_cannot_be_right_is_refused_with_a_reason() {
         ("257 instances", vec![base[0].clone(); 257]),
     ];
     for (reason, registrations) in cases {
-        let answer = c.register(registrations, Owner::Permanent).await.unwrap_err();
+        let answer = c.register(registrations, Owner::Permanent, Unlisted::Remove).await.unwrap_err();
         assert!(answer.to_string().contains(reason), "{reason:?} is not in {answer}");
     }
     assert!(c.services().is_empty(), "nothing was written");

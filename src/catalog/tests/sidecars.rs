@@ -69,7 +69,7 @@ async fn a_sidecar_alone_and_a_native_application_are_endpoints_and_a_plain_one_
     let c = open().await;
     let mut alone = expand(&meshed("db", "db-1")).split_off(1);
     alone[0].instance.address = "192.0.2.9".to_owned();
-    c.register(alone, Owner::Permanent).await.unwrap();
+    c.register(alone, Owner::Permanent, Unlisted::Remove).await.unwrap();
     let mut native = plain("api", "api-1");
     native.native = true;
     add(&c, &native).await;
@@ -88,7 +88,7 @@ async fn endpoints_follow_the_address_of_their_node() {
     let c = open().await;
     let n2 = NodeName::new("n2").unwrap();
     let mut db = meshed("db", "db-1");
-    c.register(db.expand(&n2, 21000).unwrap(), Owner::Permanent).await.unwrap();
+    c.register(db.expand(&n2, 21000).unwrap(), Owner::Permanent, Unlisted::Remove).await.unwrap();
     let mut reader = c.subscribe(interest(&["db"], &[]));
     let host = |snapshot: &Snapshot| {
         let view = &snapshot.services[&service("db")];
@@ -99,7 +99,7 @@ async fn endpoints_follow_the_address_of_their_node() {
     assert_eq!(host(&snapshot), "10.0.0.1", "nobody gave the node an address");
     db = plain("other", "aa");
     db.address = "10.0.0.7".to_owned();
-    c.register(db.expand(&n2, 0).unwrap(), Owner::Permanent).await.unwrap();
+    c.register(db.expand(&n2, 0).unwrap(), Owner::Permanent, Unlisted::Remove).await.unwrap();
     apply(&mut snapshot, reader.take());
     assert_eq!(host(&snapshot), "10.0.0.7");
 }

@@ -42,10 +42,38 @@ pub struct AgentKeys {
     pub grpc_address: Option<IpAddr>,
     pub dns_address: Option<IpAddr>,
     pub advertise_addr: Option<IpAddr>,
+    /// Whether checks in files may run programs of this machine; the API never may.
+    pub scripts: Option<bool>,
     /// What `default_intention_policy` says; without it, the default policy of an enabled `acl`
     /// block, on which Consul falls back.
     pub default_intention_policy: Option<Action>,
     pub dns: DnsKeys,
+}
+
+impl AgentKeys {
+    /// The keys, as files spell them, that say something else in `other`.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let all = [
+            ("datacenter", self.datacenter != other.datacenter),
+            ("node_name", self.node_name != other.node_name),
+            ("data_dir", self.data_dir != other.data_dir),
+            ("log_level", self.log_level != other.log_level),
+            ("ports.http", self.http_port != other.http_port),
+            ("ports.grpc_tls", self.grpc_tls_port != other.grpc_tls_port),
+            ("ports.dns", self.dns_port != other.dns_port),
+            ("client_addr", self.client_addr != other.client_addr),
+            ("addresses.http", self.http_address != other.http_address),
+            ("addresses.grpc_tls", self.grpc_address != other.grpc_address),
+            ("addresses.dns", self.dns_address != other.dns_address),
+            ("advertise_addr", self.advertise_addr != other.advertise_addr),
+            (
+                "default_intention_policy",
+                self.default_intention_policy != other.default_intention_policy,
+            ),
+        ];
+        all.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
 }
 
 /// The agent keys while files are still being read.
@@ -84,6 +112,8 @@ pub(super) fn decode<'v>(
     set(&mut agent.log_level, fields.parsed(report, "log_level", log_level));
     set(&mut agent.client_addr, fields.parsed(report, "client_addr", ip_address));
     set(&mut agent.advertise_addr, fields.parsed(report, "advertise_addr", ip_address));
+    set(&mut agent.scripts, fields.boolean(report, "enable_script_checks"));
+    set(&mut agent.scripts, fields.boolean(report, "enable_local_script_checks"));
     ports(report, &fields, agent);
     addresses(report, &fields, agent);
     dns::decode(report, &fields, &mut agent.dns);

@@ -21,6 +21,8 @@ pub(super) const TOP: Schema = Schema::of(
         "advertise_addr",
         "default_intention_policy",
         "acl",
+        "enable_local_script_checks",
+        "enable_script_checks",
         "dns_config",
         "domain",
         "alt_domain",
@@ -73,7 +75,7 @@ const IGNORED: Reasons = &[
         "the mesh is always on and is its own certificate authority",
         &["connect", "auto_encrypt", "auto_config"],
     ),
-    ("nothing is run on behalf of a check or watch", EXECUTION),
+    ("nothing is run on behalf of a watch or a remote caller", EXECUTION),
     ("set it where the log is collected", LOGGING),
     ("metrics are served to Prometheus, without settings", &["telemetry", "enable_debug"]),
     ("the user interface is part of the HTTP API", &["ui", "ui_config", "ui_content_path", "ui_dir"]),
@@ -157,8 +159,7 @@ const TLS: &[&str] = &[
     "verify_server_hostname",
 ];
 
-const EXECUTION: &[&str] =
-    &["disable_remote_exec", "enable_local_script_checks", "enable_script_checks", "watches"];
+const EXECUTION: &[&str] = &["disable_remote_exec", "watches"];
 
 const LOGGING: &[&str] = &[
     "enable_syslog",

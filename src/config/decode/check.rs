@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Context;
 use super::fields::{Fields, Schema, texts_of};
+use super::{Context, Site};
 use crate::config::diagnostic::Code;
 use crate::config::report::Report;
 use crate::config::value::{Span, Value};
 use crate::model::service::DEFAULT_CHECK_TIMEOUT;
-use crate::model::{CheckDefinition, CheckKind, CheckStatus, InstanceId};
+use crate::model::{CheckDefinition, CheckKind, CheckStatus, InstanceId, NodeName};
 
 /// A shorter interval is raised to this, as Consul does.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// A shorter time to deregistration is raised to this, as Consul does.
 const MIN_DEREGISTER: Duration = Duration::from_secs(60);
 
-const NOT_RUN: &str = "checks of this kind are not run here, and leaving one out would hide a failure; \
-                       use http, tcp, grpc, ttl or alias";
+const NO_DOCKER: &str = "nothing is run in containers, and leaving the check out would hide a failure; \
+                         use http, tcp, udp, grpc or ttl";
+/// Consul's default deadline of a script.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most words of a script's command line.
+const MAX_SCRIPT_ARGS: usize = 64;
 
 pub(super) const CHECK: Schema = Schema::of(
     "check",
@@ -35,32 +39,35 @@ pub(super) const CHECK: Schema = Schema::of(
         "body",
         "tls_skip_verify",
         "tcp",
+        "tcp_use_tls",
+        "udp",
         "grpc",
         "grpc_use_tls",
+        "h2ping",
+        "h2ping_use_tls",
+        "os_service",
+        "args",
+        "script_args",
         "ttl",
         "alias_service",
+        "alias_node",
         "success_before_passing",
+        "failures_before_warning",
         "failures_before_critical",
         "deregister_critical_service_after",
         "service_id",
         // Redirects are never followed.
         "disable_redirects",
-        // Say how a kind is probed that is refused itself.
-        "shell",
-        "h2ping_use_tls",
         "namespace",
         "partition",
     ],
 )
 .refusing(&[
-    (NOT_RUN, &["args", "script_args", "docker_container_id", "udp", "h2ping", "os_service"]),
-    ("script checks were removed from Consul as well; use http, tcp, grpc, ttl or alias", &["script"]),
-    ("a TCP check does not speak TLS here; use http or grpc", &["tcp_use_tls"]),
+    (NO_DOCKER, &["docker_container_id", "shell"]),
+    ("it was removed from Consul as well; use `args` for a command line", &["script"]),
     ("the certificate is checked against the host of the URL", &["tls_server_name"]),
-    ("an alias follows a service of its own node", &["alias_node"]),
 ])
 .ignoring(&[
-    ("a check goes from passing to critical", &["failures_before_warning"]),
     ("4096 bytes of output are kept", &["output_max_size"]),
     ("there are no ACL tokens", &["token"]),
 ]);
@@ -149,12 +156,17 @@ fn decode(
         timeout,
         initial: initial(report, &fields),
         success_before_passing: fields.count(report, "success_before_passing"),
+        failures_before_warning: Some(fields.count(report, "failures_before_warning"))
+            .filter(|count| *count > 0),
         failures_before_critical: fields.count(report, "failures_before_critical"),
         deregister_critical_after: deregister_after(report, &fields),
         kind: kind?,
     };
+    if definition.kind.is_script() {
+        cx.claims.scripts.push(Site { source: cx.report.source(), span: fields.span });
+    }
     let service = service.map(|(id, span)| (id.to_owned(), span));
-    (report.errors() == errors).then_some(NodeCheck { definition, service })
+    (cx.report.errors() == errors).then_some(NodeCheck { definition, service })
 }
 
 /// The id as given, else the default, else the name. Default ids come from the id of the service and
@@ -173,35 +185,49 @@ fn id(cx: &mut Context<'_, '_>, fields: &Fields<'_>, default_id: Option<String>,
     id.to_owned()
 }
 
+/// The kinds by the key that chooses each, with how it is read.
+const KINDS: [(&str, Decode); 10] = [
+    ("http", http),
+    ("tcp", tcp),
+    ("udp", udp),
+    ("grpc", grpc),
+    ("h2ping", h2ping),
+    ("os_service", os_service),
+    ("args", script),
+    ("ttl", ttl),
+    ("alias_service", alias),
+    ("alias_node", alias),
+];
+
+type Decode = fn(&mut Report<'_>, &Fields<'_>) -> Option<CheckKind>;
+
 /// The one kind of the check.
 fn kind(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
-    const KINDS: [&str; 5] = ["http", "tcp", "grpc", "ttl", "alias_service"];
-    const REFUSED: [&str; 7] =
-        ["args", "script_args", "docker_container_id", "udp", "h2ping", "os_service", "script"];
-    let given = |key: &&'static str| fields.all(key).any(|entry| !entry.value.is_unset());
-    let kinds: Vec<&str> = KINDS.into_iter().filter(given).collect();
+    const REFUSED: [&str; 2] = ["docker_container_id", "script"];
+    let given = |key: &'static str| fields.all(key).any(|entry| !entry.value.is_unset());
+    let names = |key: &'static str| given(key) || (key == "args" && given("script_args"));
+    let mut kinds: Vec<(&'static str, Decode)> =
+        KINDS.into_iter().filter(|(key, _)| names(key)).collect();
+    // Both say whom one alias follows.
+    if kinds.iter().any(|(key, _)| *key == "alias_service") {
+        kinds.retain(|(key, _)| *key != "alias_node");
+    }
     match kinds.as_slice() {
         // Already reported as not supported, or the value was faulty.
-        [] if REFUSED.iter().any(given) || fields.is_damaged(&KINDS) => None,
+        [] if REFUSED.into_iter().any(given) || fields.is_damaged(&KINDS.map(|(key, _)| key)) => None,
         [] => {
             let message = "this check does not say what to check";
             let fault = report.missing(fields.span, message);
-            fault.help("give one of `http`, `tcp`, `grpc`, `ttl` or `alias_service`");
+            fault.help("give one of `http`, `tcp`, `udp`, `grpc`, `h2ping`, `ttl` or `alias_service`");
             fault.consul("Invalid check: TTL must be > 0 for TTL checks");
             None
         }
-        [kind] => match *kind {
-            "http" => http(report, fields),
-            "tcp" => tcp(report, fields),
-            "grpc" => grpc(report, fields),
-            "ttl" => ttl(report, fields),
-            _ => alias(report, fields),
-        },
-        [first, second, ..] => {
+        [(_, decode)] => decode(report, fields),
+        [(first, _), (second, _), ..] => {
             let message = format!("a check has one kind; this one has `{first}` and `{second}`");
             let fault = report.error(Code::Conflict, fields.span, message);
             fault.help("make two checks of it");
-            if kinds.contains(&"ttl") {
+            if kinds.iter().any(|(key, _)| *key == "ttl") {
                 fault.consul("Invalid check: Interval and TTL cannot both be specified");
             }
             None
@@ -236,7 +262,43 @@ fn http(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
 
 fn tcp(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
     let address = fields.parsed(report, "tcp", |text| host_and_port(text, "tcp"))?;
-    Some(CheckKind::Tcp { address })
+    Some(CheckKind::Tcp {
+        address,
+        use_tls: fields.boolean(report, "tcp_use_tls").unwrap_or_default(),
+        tls_skip_verify: fields.boolean(report, "tls_skip_verify").unwrap_or_default(),
+    })
+}
+
+fn udp(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
+    let address = fields.parsed(report, "udp", |text| host_and_port(text, "udp"))?;
+    Some(CheckKind::Udp { address })
+}
+
+/// Over TLS unless the file says otherwise, as in Consul.
+fn h2ping(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
+    let address = fields.parsed(report, "h2ping", |text| host_and_port(text, "h2ping"))?;
+    Some(CheckKind::H2ping {
+        address,
+        use_tls: fields.boolean(report, "h2ping_use_tls").unwrap_or(true),
+        tls_skip_verify: fields.boolean(report, "tls_skip_verify").unwrap_or_default(),
+    })
+}
+
+fn os_service(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
+    let unit = fields.text(report, "os_service")?.to_owned();
+    Some(CheckKind::OsService { unit })
+}
+
+/// Whether it may run is decided when all files are read (`scripts`), and by the API.
+fn script(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
+    let mut args = fields.texts(report, "args");
+    args.extend(fields.texts(report, "script_args"));
+    if args.len() > MAX_SCRIPT_ARGS || args.iter().any(|arg| arg.contains('\0')) {
+        let message = format!("`args` has at most {MAX_SCRIPT_ARGS} words without zero bytes");
+        report.error(Code::Value, fields.span, message);
+        return None;
+    }
+    (!args.is_empty()).then_some(CheckKind::Script { args })
 }
 
 /// `host:port[/service]`.
@@ -277,8 +339,9 @@ fn ttl(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
 }
 
 fn alias(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<CheckKind> {
-    let service = fields.parsed(report, "alias_service", InstanceId::new)?;
-    Some(CheckKind::Alias { service })
+    let service = fields.parsed(report, "alias_service", InstanceId::new);
+    let node = fields.parsed(report, "alias_node", NodeName::new);
+    (service.is_some() || node.is_some()).then_some(CheckKind::Alias { service, node })
 }
 
 /// Interval and timeout; both zero for kinds that probe nothing.
@@ -301,7 +364,8 @@ fn schedule(
             (Duration::ZERO, Duration::ZERO)
         }
         Some(kind) => {
-            let timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(DEFAULT_CHECK_TIMEOUT);
+            let default = if kind.is_script() { SCRIPT_TIMEOUT } else { DEFAULT_CHECK_TIMEOUT };
+            let timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(default);
             (probe_interval(report, fields, kind, interval), timeout)
         }
     }
@@ -334,9 +398,13 @@ fn probe_interval(
 }
 
 fn initial(report: &mut Report<'_>, fields: &Fields<'_>) -> CheckStatus {
-    let parse =
-        |word: &str| CheckStatus::parse(word).ok_or("`status` must be passing, warning or critical");
-    fields.parsed(report, "status", parse).unwrap_or(CheckStatus::Critical)
+    let given = fields.text_entry(report, "status").filter(|(word, _)| !word.is_empty());
+    let Some((word, span)) = given else { return CheckStatus::Critical };
+    CheckStatus::parse(word).unwrap_or_else(|| {
+        let message = "`status` must be passing, warning or critical";
+        report.error(Code::Value, span, message).consul("Bad check status");
+        CheckStatus::Critical
+    })
 }
 
 fn deregister_after(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<Duration> {

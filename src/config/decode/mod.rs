@@ -41,6 +41,8 @@ pub(super) struct Site<'s> {
 pub(super) struct Claims<'s> {
     instances: BTreeMap<String, Site<'s>>,
     checks: BTreeMap<String, Site<'s>>,
+    /// Checks that run a program, which not every operator allows.
+    pub(super) scripts: Vec<Site<'s>>,
 }
 
 /// What decoding one file needs.
@@ -112,6 +114,15 @@ pub(super) fn registration(cx: &mut Context<'_, '_>, root: &Value) -> Option<Def
         cx.report.error(Code::Missing, wrapped.span, "there is no service in this request");
     }
     definition
+}
+
+/// Decodes the body of a check's registration: the check, and the service it names.
+pub(super) fn check(
+    cx: &mut Context<'_, '_>,
+    root: &Value,
+) -> Option<(CheckDefinition, Option<String>)> {
+    let check = check::of_node(cx, root)?;
+    Some((check.definition, check.service.map(|(id, _)| id)))
 }
 
 /// The objects under a key that takes one, and under its plural, which takes a list.

@@ -102,7 +102,7 @@ proptest! {
             node: instance.node.clone(),
             instance: Some((instance.id.clone(), instance.name.clone())),
             type_name: if definition.is_some() { "ttl".to_owned() } else { type_name },
-            id, name, notes, output, status, definition,
+            id, name, notes, output, status, definition, shown: None,
         };
         let sent = (pb::Instance::from(&instance), pb::Check::from(&check));
         let got = registrations(vec![sent.0], vec![sent.1], None).unwrap();

@@ -24,6 +24,7 @@ fn definition(kind: CheckKind) -> CheckDefinition {
         timeout: Duration::from_secs(10),
         initial: Critical,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }
@@ -229,7 +230,8 @@ async fn https_verifies_unless_told_not_to() {
 async fn tcp_connects() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let check = definition(CheckKind::Tcp { address: address.clone() });
+    let check =
+        definition(CheckKind::Tcp { address: address.clone(), use_tls: false, tls_skip_verify: false });
     assert_eq!(run(&check).await, (Passing, format!("TCP connect {address}: Success")));
     drop(listener);
     let expected = format!("dial tcp {address}: connect: connection refused");

@@ -22,13 +22,17 @@ fn definition(id: &str, kind: CheckKind) -> CheckDefinition {
         timeout: Duration::from_secs(5),
         initial: Critical,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }
 }
 
 fn tcp(id: &str, address: &str) -> CheckDefinition {
-    definition(id, CheckKind::Tcp { address: address.to_owned() })
+    definition(
+        id,
+        CheckKind::Tcp { address: address.to_owned(), use_tls: false, tls_skip_verify: false },
+    )
 }
 
 fn ttl(id: &str, seconds: u64) -> CheckDefinition {
@@ -39,13 +43,19 @@ fn web() -> InstanceId {
     InstanceId::new("web-1").unwrap()
 }
 
+/// Checks of instances, and nothing besides.
+fn only<const N: usize>(checks: [(InstanceId, CheckDefinition); N]) -> Workload {
+    let checks = checks.into_iter().map(|(instance, check)| (Some(instance), check)).collect();
+    Workload { checks, ..Workload::default() }
+}
+
 fn report(id: &str, status: CheckStatus, output: &str) -> CheckReport {
     CheckReport { id: id.into(), status, output: output.into() }
 }
 
 fn shared_for(check: &CheckDefinition) -> Arc<Shared> {
     let mut board = Board::default();
-    board.change(&[], [(&web(), check)]);
+    board.change(&[], [(Some(&web()), check)]);
     Arc::new(Shared { board: Mutex::new(board), news: Notify::new() })
 }
 
@@ -72,7 +82,7 @@ async fn the_first_run_is_at_once_and_the_rest_keep_the_interval() {
 #[tokio::test(start_paused = true)]
 async fn thresholds_apply_and_only_changes_are_reported() {
     let mut check = tcp("a", "unused:1");
-    check.failures_before_critical = 1;
+    check.failures_before_critical = 2;
     let shared = shared_for(&check);
     let results = [Passing, Critical, Passing, Critical, Critical, Critical, Passing];
     let run = AtomicUsize::new(0);
@@ -89,7 +99,7 @@ async fn thresholds_apply_and_only_changes_are_reported() {
 #[tokio::test(start_paused = true)]
 async fn a_ttl_passes_only_while_it_is_fed() {
     let (sink, mut reports) = mpsc::channel(8);
-    let runner = Runner::start(vec![(web(), ttl("t", 30))], sink);
+    let runner = Runner::start(only([(web(), ttl("t", 30))]), sink);
     assert!(!runner.update_ttl("nope", Passing, ""));
     let start = Instant::now();
     assert!(runner.update_ttl("t", Passing, "fed"));
@@ -106,7 +116,7 @@ async fn a_ttl_passes_only_while_it_is_fed() {
 async fn a_ttl_that_is_never_fed_gets_its_full_time() {
     let (sink, mut reports) = mpsc::channel(8);
     let start = Instant::now();
-    let _runner = Runner::start(vec![(web(), ttl("t", 30))], sink);
+    let _runner = Runner::start(only([(web(), ttl("t", 30))]), sink);
     assert_eq!(reports.recv().await.unwrap(), report("t", Critical, "TTL expired"));
     assert_eq!(start.elapsed().as_secs(), 30);
 }
@@ -115,7 +125,7 @@ async fn a_ttl_that_is_never_fed_gets_its_full_time() {
 async fn a_full_sink_keeps_the_latest_and_delays_nobody() {
     let (sink, mut reports) = mpsc::channel(1);
     let checks = ["a", "b", "c"].map(|id| (web(), ttl(id, 1_000)));
-    let runner = Runner::start(checks.into(), sink);
+    let runner = Runner::start(only(checks), sink);
     for (n, status) in [Passing, Warning, Critical, Passing, Warning].into_iter().enumerate() {
         for id in ["a", "b", "c"] {
             assert!(runner.update_ttl(id, status, &n.to_string()));
@@ -140,9 +150,9 @@ async fn probes_aliases_and_dropping_work_over_real_sockets() {
     let (sink, mut reports) = mpsc::channel(8);
     let mut check = tcp("up", &address.to_string());
     check.interval = Duration::ZERO;
-    let alias = definition("alias", CheckKind::Alias { service: web() });
+    let alias = definition("alias", CheckKind::Alias { service: Some(web()), node: None });
     let proxy = InstanceId::new("proxy-1").unwrap();
-    let runner = Runner::start(vec![(web(), check), (proxy, alias)], sink);
+    let runner = Runner::start(only([(web(), check), (proxy, alias)]), sink);
     let mut last = BTreeMap::new();
     let mut wait_for = async |expected: &[(&str, CheckStatus)]| {
         while !expected.iter().all(|(id, status)| last.get(*id) == Some(status)) {
@@ -160,22 +170,22 @@ async fn probes_aliases_and_dropping_work_over_real_sockets() {
 #[tokio::test(start_paused = true)]
 async fn replacing_disturbs_only_what_changed() {
     let (sink, mut reports) = mpsc::channel(8);
-    let mut runner = Runner::start(vec![(web(), ttl("kept", 30)), (web(), ttl("gone", 30))], sink);
+    let mut runner = Runner::start(only([(web(), ttl("kept", 30)), (web(), ttl("gone", 30))]), sink);
     let start = Instant::now();
     sleep(Duration::from_secs(20)).await;
     let kept = CheckDefinition { initial: Passing, ..ttl("kept", 30) };
-    runner.replace(vec![(web(), kept), (web(), ttl("new", 40))]);
+    runner.replace(only([(web(), kept), (web(), ttl("new", 40))]));
     assert!(!runner.update_ttl("gone", Passing, ""));
     assert_eq!(reports.recv().await.unwrap(), report("kept", Critical, "TTL expired"));
     assert_eq!(start.elapsed().as_secs(), 30, "the period of a check that stays goes on");
     assert_eq!(reports.recv().await.unwrap(), report("new", Critical, "TTL expired"));
     assert_eq!(start.elapsed().as_secs(), 60);
-    runner.replace(vec![(web(), ttl("new", 5))]);
+    runner.replace(only([(web(), ttl("new", 5))]));
     assert_eq!(reports.recv().await.unwrap(), report("new", Critical, "TTL expired"));
     assert_eq!(start.elapsed().as_secs(), 65, "a changed definition starts anew");
     let quiet = timeout(Duration::from_secs(1_000), reports.recv()).await;
     assert!(quiet.is_err(), "{quiet:?}");
-    runner.replace(vec![(web(), ttl("new", 5))]);
+    runner.replace(only([(web(), ttl("new", 5))]));
     assert_eq!(runner.tasks.len(), 2, "one check and the forwarder");
 }
 

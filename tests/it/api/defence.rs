@@ -73,8 +73,10 @@ async fn bodies_are_bounded_while_they_are_read() {
     let counted = api.raw(&chunked).await;
     assert_eq!(counted.status, 413);
     assert_eq!(counted.body, "Request body too large, max size: 1048576 bytes");
-    let fits = format!(r#"{{"Name":"web","Port":1,"Note":"{}"}}"#, "x".repeat(1_000_000));
-    assert_eq!(api.put("/v1/agent/service/register", &fits).await.status, 200);
+    let fits = format!(r#"{{"Name":"web","Port":1,"Tags":["{}"]}}"#, "x".repeat(1_000_000));
+    let taken = api.put("/v1/agent/service/register", &fits).await;
+    assert_eq!(taken.status, 400, "the API read it; the catalog found it too long to keep: {taken:?}");
+    assert!(taken.body.contains("are kept for one record"), "{taken:?}");
     api.stop().await;
 }
 

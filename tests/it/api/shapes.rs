@@ -63,7 +63,7 @@ async fn a_sidecar_looks_as_in_consul() {
     let api = Api::start().await;
     api.put(
         "/v1/agent/service/register",
-        r#"{"Name":"web","Port":18080,"Upstreams":{"database":15432}}"#,
+        r#"{"Name":"web","Port":18080,"Connect":{"SidecarService":{"Proxy":{"Upstreams":[{"DestinationName":"database","LocalBindPort":15432}]}}}}"#,
     )
     .await;
     let parent = r#""web":{"ID":"web","Service":"web","Tags":[],"Meta":{},"Port":18080,"Address":"","Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false}"#;
@@ -85,7 +85,7 @@ async fn a_sidecar_looks_as_in_consul() {
 
     // A second sidecar gets the next port; the first keeps its own when registered again.
     for name in ["api", "web"] {
-        let body = format!(r#"{{"Name":"{name}","Port":1,"Upstreams":{{}}}}"#);
+        let body = format!(r#"{{"Name":"{name}","Port":1,"Connect":{{"SidecarService":{{}}}}}}"#);
         assert_eq!(api.put("/v1/agent/service/register", &body).await.status, 200);
     }
     let services = api.get("/v1/agent/services").await.json();

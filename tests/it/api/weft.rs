@@ -35,8 +35,11 @@ async fn verdicts_name_their_rule() {
 #[tokio::test]
 async fn the_status_counts_applications_checks_and_sidecars() {
     let api = Api::start().await;
-    api.put("/v1/agent/service/register", r#"{"Name":"web","Port":1,"Tags":["b","a"],"Upstreams":{}}"#)
-        .await;
+    api.put(
+        "/v1/agent/service/register",
+        r#"{"Name":"web","Port":1,"Tags":["b","a"],"Connect":{"SidecarService":{}}}"#,
+    )
+    .await;
     let left = Duration::from_secs(3600);
     api.catalog.update_proxy(ProxyStatus {
         node: NodeName::new("n1").unwrap(),

@@ -141,6 +141,7 @@ pub(super) fn instance(service: &str, id: &str, port: u16) -> Vec<Registration> 
         timeout: Duration::ZERO,
         initial: CheckStatus::Passing,
         success_before_passing: 0,
+        failures_before_warning: None,
         failures_before_critical: 0,
         deregister_critical_after: None,
     }];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use weft::agent::{Agent, AgentError, EdgeCount};
-use weft::catalog::Owner;
+use weft::catalog::{Owner, Unlisted};
 use weft::control::Settings;
 use weft::control::edges::Side;
 use weft::model::{Action, CheckReport, CheckStatus, Party, Reason};
@@ -419,7 +419,7 @@ async fn a_poisoned_endpoint_is_refused_alone() {
     let mut bad = instance("db", "db-bad", 21_005);
     bad.iter_mut().for_each(|one| one.instance.address = "no such/host".to_owned());
     let _db = plane.agent("db", &[]).await;
-    plane.catalog.register(bad, Owner::Permanent).await.unwrap();
+    plane.catalog.register(bad, Owner::Permanent, Unlisted::Remove).await.unwrap();
     eventually("the good endpoint", || endpoints(&web, "db") == at(Passing)).await;
     eventually("the refusal on the board", || {
         let mut refused = plane.catalog.proxies().into_iter().flat_map(|proxy| proxy.refused);

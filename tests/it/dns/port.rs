@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use weft::app::server::Server;
-use weft::catalog::Owner;
+use weft::catalog::{Owner, Unlisted};
 use weft::dns::limits;
 use weft::model::{Definition, ServiceName};
 
@@ -34,7 +34,7 @@ pub(super) async fn register(server: &Server, service: &str, addresses: &[&str],
         definition.address = (*address).to_owned();
         all.extend(definition.expand(&mesh::node(), 0).unwrap());
     }
-    server.catalog().register(all, Owner::Permanent).await.unwrap();
+    server.catalog().register(all, Owner::Permanent, Unlisted::Remove).await.unwrap();
 }
 
 /// One question over UDP.

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 use weft::app::server::Server;
-use weft::catalog::Owner;
+use weft::catalog::{Owner, Unlisted};
 use weft::model::{Definition, ServiceName};
 
 use super::port::server;
@@ -95,7 +95,7 @@ async fn register(server: &Server, service: &str, id: &str, at: SocketAddr) {
     definition.id = id.parse().unwrap();
     definition.address = at.ip().to_string();
     let records = definition.expand(&mesh::node(), 0).unwrap();
-    server.catalog().register(records, Owner::Permanent).await.unwrap();
+    server.catalog().register(records, Owner::Permanent, Unlisted::Remove).await.unwrap();
 }
 
 async fn deregister(server: &Server, id: &str) {

@@ -15,6 +15,7 @@ mod overload;
 mod pair;
 mod policy;
 mod registry;
+mod reload;
 mod renewal;
 mod restart;
 mod run;
@@ -24,5 +25,6 @@ mod stalled;
 mod support;
 mod traffic;
 mod upgrade;
+mod waiting;
 
 pub(crate) use support::slow;

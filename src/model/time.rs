@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const DAY_S: u64 = 24 * 60 * 60;
 
 /// `2026-11-23T08:30:46.229Z`: milliseconds since the epoch, zeros at the end of the fraction left out.
-pub(crate) fn rfc3339(epoch_ms: u64) -> String {
+#[must_use]
+pub fn rfc3339(epoch_ms: u64) -> String {
     let (seconds, millis) = (epoch_ms / 1000, epoch_ms % 1000);
     let (year, month, day) = date(seconds / DAY_S);
     let second = seconds % DAY_S;
@@ -16,7 +17,8 @@ pub(crate) fn rfc3339(epoch_ms: u64) -> String {
 }
 
 /// Milliseconds since the epoch; times before it are the epoch.
-pub(crate) fn epoch_ms(time: SystemTime) -> u64 {
+#[must_use]
+pub fn epoch_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
