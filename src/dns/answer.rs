@@ -31,6 +31,11 @@ pub(super) struct Question {
 }
 
 impl Question {
+    pub(super) fn new(name: &Name, kind: RecordType) -> Self {
+        let folded = |label: &[u8]| String::from_utf8_lossy(label).to_ascii_lowercase();
+        Self { name: name.clone(), labels: name.iter().map(folded).collect(), kind }
+    }
+
     /// Whether records of this type answer it.
     pub(super) fn wants(&self, kind: RecordType) -> bool {
         self.kind == kind || self.kind == RecordType::ANY
@@ -85,6 +90,15 @@ impl Answer {
         let mut answer = Self::of_code(ResponseCode::NoError);
         answer.authoritative = true;
         answer
+    }
+
+    /// The name behind the alias with which an answer about addresses ends.
+    pub(super) fn alias(&self, asked: RecordType) -> Option<Name> {
+        let is_address = matches!(asked, RecordType::A | RecordType::AAAA);
+        match &self.answers.last().filter(|_| is_address)?.data {
+            RData::CNAME(target) => Some(target.0.clone()),
+            _ => None,
+        }
     }
 
     pub(super) fn with(records: Vec<Record>) -> Self {

@@ -16,8 +16,6 @@ mod respond;
 mod server;
 mod settings;
 mod tcp;
-#[cfg(test)]
-mod tests;
 mod udp;
 mod zones;
 
@@ -36,7 +34,9 @@ use hickory_proto::ProtoError;
 pub enum DnsError {
     #[error("`{text}` is not a domain: {source}")]
     Domain { text: String, source: Box<ProtoError> },
-    #[error("cannot listen on {address} for DNS over UDP and TCP: {source}")]
+    #[error(
+        "cannot listen on {address} for DNS over UDP and TCP: {source}; --dns-addr takes another, or `off`"
+    )]
     Bind { address: SocketAddr, source: io::Error },
     #[error("the recursor {0} is this DNS server itself; name one that knows other names")]
     OwnRecursor(SocketAddr),

@@ -85,45 +85,42 @@ impl Server {
     }
 }
 
-/// A question for a recursor that has a seat; the drain waits for it.
+/// What became of a message.
+pub(super) enum Answered {
+    Silence,
+    Now(Reply),
+    Later(Recursion),
+}
+
+/// A question for a recursor that has a seat.
 pub(super) struct Recursion {
     forward: Forward,
     _seat: Seat,
 }
 
 impl Shared {
-    /// Answers at once, or says that a recursor has to be asked.
-    pub(super) fn answer(
-        &self,
-        asked: &[u8],
-        transport: Transport,
-        rng: &mut Rng,
-    ) -> Result<Option<Reply>, Recursion> {
+    /// Answers at once, unless a recursor has to be asked.
+    pub(super) fn answer(&self, asked: &[u8], transport: Transport, rng: &mut Rng) -> Answered {
         let responder = Responder { registry: &self.catalog, settings: &self.settings, now: now() };
         match responder.respond(asked, transport, rng) {
             Outcome::Silence => {
                 self.metrics.dns_dropped("no_question");
-                Ok(None)
+                Answered::Silence
             }
-            Outcome::Reply(reply) => Ok(Some(self.counted(reply))),
+            Outcome::Reply(reply) => Answered::Now(self.counted(reply)),
             Outcome::Forward(forward) => match self.recursions.take() {
-                Some(seat) => Err(Recursion { forward, _seat: seat }),
+                Some(seat) => Answered::Later(Recursion { forward, _seat: seat }),
                 None => {
                     self.metrics.dns_dropped("recursions");
-                    Ok(Some(self.counted(forward.failure)))
+                    Answered::Now(self.counted(forward.failure))
                 }
             },
         }
     }
 
-    pub(super) async fn recurse(
-        &self,
-        recursion: Recursion,
-        asked: &[u8],
-        transport: Transport,
-    ) -> Reply {
+    pub(super) async fn recurse(&self, recursion: Recursion, transport: Transport) -> Reply {
         let Recursion { forward, _seat } = recursion;
-        let reply = recursor::resolve(&self.settings, asked, forward, transport, &mut Rng::new()).await;
+        let reply = recursor::resolve(&self.settings, forward, transport, &mut Rng::new()).await;
         self.counted(reply)
     }
 
