@@ -16,8 +16,6 @@ use crate::store::Store;
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    #[error("this server was started without configuration files; there is nothing to read again")]
-    NoFiles,
     #[error("the old configuration goes on; the new one has faults:\n{0}")]
     Invalid(String),
     #[error("the old configuration goes on; the new one was refused: {0}")]
@@ -40,7 +38,8 @@ pub(super) struct Reloader {
 impl Reloader {
     pub(super) async fn reload(&self) -> Result<(), ReloadError> {
         if self.paths.is_empty() {
-            return Err(ReloadError::NoFiles);
+            tracing::info!("reload: this server was started without configuration files");
+            return Ok(());
         }
         let _alone = self.alone.lock().await;
         let paths = self.paths.clone();
