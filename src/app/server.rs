@@ -126,6 +126,7 @@ impl Server {
             agent: settings.agent.clone(),
             store: Arc::clone(&store),
             catalog: catalog.clone(),
+            dns: dns.as_ref().map(dns::Server::tuner),
             alone: Mutex::new(()),
         });
         let leaving = Arc::new(Notify::new());

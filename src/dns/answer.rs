@@ -300,7 +300,7 @@ impl<R: Registry> Asking<'_, R> {
             let Some(host) = Host::of(entry) else { continue };
             let Some(target) = target(self, entry, &host) else { continue };
             let port = entry.instance.instance.port;
-            if !seen.insert((target.clone(), port)) {
+            if !seen.insert((folded(&target), port)) {
                 continue;
             }
             if answer.answers.len() == limit {
@@ -330,6 +330,17 @@ impl<R: Registry> Asking<'_, R> {
         let texts = node.shown_meta().into_iter().map(|(key, value)| meta_text(key, value));
         texts.map(|text| txt(owner.clone(), ttl, &text)).collect()
     }
+}
+
+/// A name as bytes that are equal for equal names. The library's names compare and hash label by label,
+/// with an allocation for each.
+pub(super) fn folded(name: &Name) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    for label in name.iter() {
+        bytes.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
+        bytes.extend(label.iter().map(u8::to_ascii_lowercase));
+    }
+    bytes
 }
 
 /// Remembers something; says whether it is new.

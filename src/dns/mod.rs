@@ -21,7 +21,7 @@ mod zones;
 
 pub use self::registry::Registry;
 pub use self::respond::{Forward, HEADER_BYTES, Outcome, Reply, Responder, Transport};
-pub use self::server::Server;
+pub use self::server::{Server, Tuner};
 pub use self::settings::{Domain, RecursorOrder, ServiceTtls, Settings, Soa, Zone, ZoneKind};
 
 use std::io;

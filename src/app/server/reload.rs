@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::declared;
+use super::{declared, names};
 use crate::app::AppError;
 use crate::catalog::Catalog;
 use crate::config::{self, AgentKeys, Diagnostic};
+use crate::dns;
 use crate::store::Store;
 
 /// Why a reload changed nothing.
@@ -31,6 +32,8 @@ pub(super) struct Reloader {
     pub(super) agent: AgentKeys,
     pub(super) store: Arc<dyn Store>,
     pub(super) catalog: Catalog,
+    /// `None` without a DNS port.
+    pub(super) dns: Option<dns::Tuner>,
     /// One reload at a time.
     pub(super) alone: Mutex<()>,
 }
@@ -53,6 +56,10 @@ impl Reloader {
         let restart = self.agent.differences(&loaded.agent);
         if !restart.is_empty() {
             tracing::warn!(keys = restart.join(", "), "changed settings that count after a restart");
+        }
+        if let Some(tuner) = &self.dns {
+            let named = names(&loaded.agent.dns).and_then(|settings| tuner.set(settings));
+            named.map_err(AppError::Dns)?;
         }
         declared::apply(&*self.store, &self.catalog, &loaded.definitions, &loaded.node_checks).await?;
         tracing::info!(services = loaded.definitions.len(), "configuration reloaded");
