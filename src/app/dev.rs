@@ -22,6 +22,7 @@ pub struct Settings {
     pub port_offset: u16,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub etcd: SocketAddr,
     pub leaf_ttl: Duration,
     pub default_action: Action,
 }
@@ -100,7 +101,7 @@ fn show(card: &card::Card, json: bool) -> Result<(), AppError> {
 }
 
 fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
-    for address in [settings.http, settings.grpc] {
+    for address in [settings.http, settings.grpc, settings.etcd] {
         if !address.ip().is_loopback() {
             return Err(AppError::Usage(format!(
                 "`weft dev` needs no tokens and therefore listens on loopback only, not on {address}; \
@@ -114,6 +115,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,
+        etcd: Some(settings.etcd),
         node: NodeName::new("dev")?,
         node_address: IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
         datacenter: "dc1".to_owned(),

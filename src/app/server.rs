@@ -2,6 +2,7 @@
 
 mod checks;
 mod declared;
+mod etcd;
 mod metrics;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::checks::Checks;
+use self::etcd::Etcd;
 use self::metrics::{CountedStore, count_events};
 use super::{AppError, ports};
 use crate::api::{self, ApiState};
@@ -40,6 +42,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    /// Where etcd clients connect; loopback only. `None` opens no such port.
+    pub etcd: Option<SocketAddr>,
     pub node: NodeName,
     pub node_address: String,
     pub datacenter: String,
@@ -59,6 +63,7 @@ pub struct Settings {
 pub struct Bound {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub etcd: Option<SocketAddr>,
 }
 
 /// A running control plane.
@@ -72,6 +77,8 @@ pub struct Server {
     readiness: Readiness,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
+    /// Tasks that end when they are told to.
+    ports: usize,
 }
 
 impl Server {
@@ -107,9 +114,13 @@ impl Server {
         state.allowed_hosts.clone_from(&settings.allowed_hosts);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
+        let etcd = Etcd::open(&settings, &store, &catalog).await?;
         let api = api::Server::bind(&[http], state).await?;
-        let bound =
-            Bound { http: api.local_addrs().first().copied().unwrap_or(http), grpc: grpc.local_addr() };
+        let bound = Bound {
+            http: api.local_addrs().first().copied().unwrap_or(http),
+            grpc: grpc.local_addr(),
+            etcd: etcd.local_addr(),
+        };
 
         let (stop, stopped) = watch::channel(false);
         let until = |mut stopped: watch::Receiver<bool>| async move {
@@ -117,7 +128,8 @@ impl Server {
             let _stop = stopped.wait_for(|stop| *stop).await;
         };
         let mut tasks = JoinSet::new();
-        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped));
+        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped.clone()));
+        let ports = 2 + etcd.spawn(&mut tasks, until(stopped));
         tasks.spawn(async move {
             grpc.serve(grpc_stop).await;
             "the gRPC port"
@@ -132,7 +144,7 @@ impl Server {
         });
         starting.done();
         tracing::info!(http = %bound.http, grpc = %bound.grpc, trust_domain = %ca.trust_domain(), "server is ready");
-        Ok(Self { bound, catalog, ca, edges, _reader: reader, readiness, stop, tasks })
+        Ok(Self { bound, catalog, ca, edges, _reader: reader, readiness, stop, tasks, ports })
     }
 
     #[must_use]
@@ -168,8 +180,8 @@ impl Server {
     pub async fn stop(mut self) {
         self.readiness.drain();
         self.stop.send_replace(true);
-        // The check runner has no end of its own; both ports bound their drain.
-        for _port in 0..2 {
+        // The check runner and the bridge have no end of their own; all ports bound their drain.
+        for _port in 0..self.ports {
             self.tasks.join_next().await;
         }
     }

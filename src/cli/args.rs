@@ -28,6 +28,9 @@ pub struct ServerArgs {
     /// Where sidecars connect, always over TLS 1.3 [default: 127.0.0.1:8503]
     #[arg(long, value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,
+    /// Where etcd clients connect, in plain text and so on loopback only [default: no such port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub etcd_addr: Option<SocketAddr>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
@@ -152,6 +155,9 @@ pub struct DevArgs {
     /// Where sidecars connect [default: 127.0.0.1:8503 and the offset]
     #[arg(long, value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,
+    /// Where etcd clients connect [default: 127.0.0.1:2379 and the offset]
+    #[arg(long, value_name = "IP:PORT")]
+    pub etcd_addr: Option<SocketAddr>,
     /// Life of the certificates of services, 10s to 720h
     #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = dev_leaf_ttl)]
     pub leaf_ttl: Duration,

@@ -3,6 +3,7 @@
 use super::error::{CliError, Fault};
 use crate::agent::AgentError;
 use crate::app::AppError;
+use crate::etcd::EtcdError;
 
 /// What failed, the evidence, and the next step.
 pub(super) fn explain(error: AppError) -> CliError {
@@ -60,7 +61,12 @@ pub(super) fn explain(error: AppError) -> CliError {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)
         }
-        AppError::Control(_) | AppError::Api(_) => {
+        AppError::Etcd(EtcdError::NotLoopback(_)) => {
+            let next =
+                "use --etcd-addr 127.0.0.1:2379, and let a proxy that knows its callers stand before it";
+            CliError::new(Fault::Usage, what, "anybody who reaches that port could write", next)
+        }
+        AppError::Control(_) | AppError::Api(_) | AppError::Etcd(_) => {
             let next = "stop what uses the port (`ss -ltnp` shows it), or choose another port";
             CliError::new(Fault::Local, what, "the server's ports", next)
         }

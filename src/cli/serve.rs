@@ -53,6 +53,7 @@ fn settings(args: &ServerArgs, global: &Global, loaded: Loaded) -> Result<Settin
         data_dir,
         http,
         grpc,
+        etcd: args.etcd_addr,
         node: node(args.node.as_ref().or(agent.node_name.as_ref())).map_err(explain)?,
         node_address: args.advertise.clone().or(advertised).unwrap_or_else(|| LOOPBACK.to_string()),
         datacenter: args.datacenter.clone().or(agent.datacenter).unwrap_or_else(|| "dc1".to_owned()),

@@ -33,6 +33,9 @@ pub enum Subject {
 /// operation that did not hold, by its place.
 pub type Outcome = Result<Vec<Entry>, Vec<(usize, Refusal)>>;
 
+/// As [`Outcome`], before the commit.
+type Planned = Result<Vec<Arc<Entry>>, Vec<(usize, Refusal)>>;
+
 /// The key-value store. Cheap to clone; its tasks end with the last clone.
 #[derive(Clone)]
 pub struct Kv {
@@ -222,10 +225,7 @@ impl Shared {
     }
 }
 
-fn plan(
-    state: &State,
-    operations: &[(String, Operation)],
-) -> Result<Plan<Result<Vec<Arc<Entry>>, Vec<(usize, Refusal)>>>, KvError> {
+fn plan(state: &State, operations: &[(String, Operation)]) -> Result<Plan<Planned>, KvError> {
     let mut draft = Draft::new(state, Instant::now());
     let (mut shown, mut refused) = (Vec::new(), Vec::new());
     for (place, (key, operation)) in operations.iter().enumerate() {

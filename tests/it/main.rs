@@ -15,6 +15,7 @@ mod cli;
 mod config_corpus;
 mod connect_mode;
 mod control;
+mod etcd;
 mod failover;
 mod fidelity;
 mod fuzz_corpus;

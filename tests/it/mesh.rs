@@ -19,12 +19,22 @@ pub(crate) fn node() -> NodeName {
 }
 
 pub(crate) async fn server() -> Server {
-    let settings = server::Settings {
+    Server::start(settings(None)).await.unwrap()
+}
+
+/// As [`server`], with a port for etcd clients.
+pub(crate) async fn server_with_etcd() -> Server {
+    Server::start(settings(Some(ANY))).await.unwrap()
+}
+
+fn settings(etcd: Option<SocketAddr>) -> server::Settings {
+    server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
         data_dir: None,
         http: ANY,
         grpc: ANY,
+        etcd,
         node: node(),
         node_address: LOOPBACK.to_string(),
         datacenter: "dc1".to_owned(),
@@ -33,8 +43,7 @@ pub(crate) async fn server() -> Server {
         allowed_hosts: Vec::new(),
         dev: true,
         next_free_ports: false,
-    };
-    Server::start(settings).await.unwrap()
+    }
 }
 
 /// A sidecar that is ready; its service has a check `service:NAME` with a TTL that begins as passing.
