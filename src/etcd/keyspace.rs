@@ -207,6 +207,12 @@ impl Follow for Keyspace {
                 None => self.versions.remove(place),
             };
         }
+        if !pending.is_empty() {
+            tracing::error!(
+                changes = pending.len(),
+                "changes of etcd keys without a revision are left out"
+            );
+        }
         effects.revision = self.revision;
         effects
     }

@@ -42,6 +42,8 @@ pub(super) const MAX_GROUP_BYTES: usize = 4 << 20;
 pub(super) const MAX_WATCHES: usize = 10_000;
 /// Events looked at for one answer of a watch, so that a watcher that is far behind shares the stream.
 pub(super) const EVENTS_PER_ANSWER: usize = 1000;
+/// And bytes of events after which an answer takes no more revisions.
+pub(super) const BYTES_PER_ANSWER: usize = 1 << 20;
 /// Answers between a watch and HTTP/2: one is being written while the next is made.
 pub(super) const OUTBOUND: usize = 2;
 /// How often a watch that asked for it hears that nothing has happened, etcd's.

@@ -66,15 +66,17 @@ const fn passes(request: &RangeRequest, kv: &KeyValue) -> bool {
         && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
+/// Keys that compare the same stay in the order of the keys, whatever the direction.
 fn sort(request: &RangeRequest, found: &mut [Arc<KeyValue>]) {
-    match request.sort_target() {
-        SortTarget::Key => {} // as they come
-        SortTarget::Version => found.sort_by_key(|kv| kv.version),
-        SortTarget::Create => found.sort_by_key(|kv| kv.create_revision),
-        SortTarget::Mod => found.sort_by_key(|kv| kv.mod_revision),
-        SortTarget::Value => found.sort_by(|a, b| a.value.cmp(&b.value)),
-    }
-    if request.sort_order() == SortOrder::Descend {
-        found.reverse();
+    let by = |a: &KeyValue, b: &KeyValue| match request.sort_target() {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+        SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => a.value.cmp(&b.value),
+    };
+    match request.sort_order() {
+        SortOrder::Descend => found.sort_by(|a, b| by(b, a)),
+        SortOrder::None | SortOrder::Ascend => found.sort_by(|a, b| by(a, b)),
     }
 }

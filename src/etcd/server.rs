@@ -22,20 +22,14 @@ use super::service::Service;
 use super::shell::Keys;
 use crate::catalog::Catalog;
 use crate::net::accept::Acceptor;
-use crate::net::socket;
-use crate::store::StoreError;
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum EtcdError {
     #[error("the etcd port has neither TLS nor users and so listens on loopback only, not on {0}")]
     NotLoopback(SocketAddr),
-    #[error(
-        "cannot listen on {address} for etcd clients: {source}; stop what uses it or choose another --etcd-addr"
-    )]
-    Bind { address: SocketAddr, source: io::Error },
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("the port for etcd clients cannot be used: {0}")]
+    Listen(#[from] io::Error),
 }
 
 /// A listener that does not accept yet.
@@ -47,29 +41,31 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the address.
+    /// Prepares the services on a listening socket that does not block.
     ///
     /// # Errors
-    /// When it is not on loopback, or taken.
-    pub fn bind(address: SocketAddr, keys: Keys, catalog: &Catalog) -> Result<Self, EtcdError> {
+    /// When it is not on loopback.
+    pub fn new(
+        listener: std::net::TcpListener,
+        keys: Keys,
+        catalog: &Catalog,
+    ) -> Result<Self, EtcdError> {
+        let address = listener.local_addr()?;
         if !address.ip().to_canonical().is_loopback() {
             return Err(EtcdError::NotLoopback(address));
         }
-        let fail = |source| EtcdError::Bind { address, source };
-        let listener = socket::listen(address).and_then(TcpListener::from_std).map_err(fail)?;
-        let bound = listener.local_addr().map_err(fail)?;
+        let listener = TcpListener::from_std(listener)?;
         let (stop, stopped) = watch::channel(false);
         let service = Service {
             keys,
             id: catalog.position().epoch.max(1),
             name: catalog.settings().node.to_string(),
-            address: bound,
+            address,
             stop: stopped,
         };
-        Ok(Self { listener, address: bound, routes: service.routes(), stop })
+        Ok(Self { listener, address, routes: service.routes(), stop })
     }
 
-    /// With the real port, when 0 was asked for.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address

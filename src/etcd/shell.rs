@@ -292,10 +292,10 @@ fn period(ttl_s: i64) -> Duration {
 
 /// Whether a transaction may change something.
 fn writes(request: &TxnRequest) -> bool {
-    let writes = |operation: &RequestOp| match &operation.request {
+    let does = |operation: &RequestOp| match &operation.request {
         Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) => true,
         Some(Request::RequestTxn(nested)) => writes(nested),
         Some(Request::RequestRange(_)) | None => false,
     };
-    request.success.iter().chain(&request.failure).any(writes)
+    request.success.iter().chain(&request.failure).any(does)
 }

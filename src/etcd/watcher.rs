@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use prost::Message;
+
 use super::history::Event;
 use super::keyspace::Keyspace;
-use super::limits::EVENTS_PER_ANSWER;
+use super::limits::{BYTES_PER_ANSWER, EVENTS_PER_ANSWER};
 use super::span::Span;
 use crate::pb::etcd::etcdserverpb::WatchCreateRequest;
 use crate::pb::etcd::etcdserverpb::watch_create_request::FilterType;
@@ -66,23 +68,25 @@ impl Watcher {
             Ok(events) => events,
             Err(first) => return Found::Compacted(first),
         };
-        let mut found = Vec::new();
-        let mut last = space.revision;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let (mut last, mut complete) = (self.next - 1, true);
         for (count, event) in events.enumerate() {
-            if count >= EVENTS_PER_ANSWER && event.revision > last {
+            let full = count >= EVENTS_PER_ANSWER || bytes >= BYTES_PER_ANSWER;
+            if full && event.revision > last {
+                complete = false;
                 break;
             }
-            if count + 1 >= EVENTS_PER_ANSWER {
-                last = event.revision;
+            last = event.revision;
+            if let Some(shown) = self.shown(event) {
+                bytes += shown.encoded_len();
+                found.push(shown);
             }
-            found.extend(self.shown(event));
+        }
+        if complete {
+            last = space.revision;
         }
         self.next = last + 1;
-        if found.is_empty() && last == space.revision {
-            Found::Nothing
-        } else {
-            Found::Events(found, last)
-        }
+        if found.is_empty() && complete { Found::Nothing } else { Found::Events(found, last) }
     }
 
     /// Whether it has seen everything up to a revision.

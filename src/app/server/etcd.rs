@@ -2,16 +2,19 @@
 //! Keys live and leases end whether or not clients can connect.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Settings, free};
-use crate::app::AppError;
+use super::Settings;
+use crate::app::{AppError, ports};
 use crate::catalog::Catalog;
 use crate::etcd::{Bridge, Keys, Server};
 use crate::store::Store;
+
+/// What the port is for.
+const PURPOSE: &str = "etcd clients";
 
 pub(super) struct Etcd {
     server: Option<Server>,
@@ -29,8 +32,8 @@ impl Etcd {
         let server = match settings.etcd {
             None => None,
             Some(wanted) => {
-                let address = free(wanted, "etcd clients", settings.next_free_ports)?;
-                Some(Server::bind(address, keys.clone(), catalog)?)
+                let listener = listen(wanted, settings.next_free_ports)?;
+                Some(Server::new(listener, keys.clone(), catalog)?)
             }
         };
         Ok(Self { server, bridge: Bridge::new(keys, catalog.clone()) })
@@ -60,4 +63,16 @@ impl Etcd {
         });
         ports
     }
+}
+
+fn listen(wanted: SocketAddr, next_free: bool) -> Result<TcpListener, AppError> {
+    if !next_free {
+        return ports::bind(wanted, PURPOSE);
+    }
+    let (listener, moved) = ports::bind_next_free(wanted, PURPOSE)?;
+    if moved {
+        let found = ports::local(&listener)?;
+        tracing::warn!(%wanted, %found, "port of {PURPOSE} is taken; using the next free one");
+    }
+    Ok(listener)
 }

@@ -48,6 +48,18 @@ fn request(change: &Change) -> Request {
     }
 }
 
+/// Whether an open range deletes a key that is put as well, which etcd allows.
+fn mixes(changes: &[Change]) -> bool {
+    let put = |change: &Change| match change {
+        Change::Put(key, _) => Some(*key),
+        Change::Delete(..) => None,
+    };
+    let deletes = |key: &str| {
+        changes.iter().any(|change| matches!(change, Change::Delete(from, "\0") if key >= *from))
+    };
+    changes.iter().filter_map(put).any(deletes)
+}
+
 /// What the changes make of the newest copy; `None` when they are not allowed together.
 fn next(now: &Copy, changes: &[Change], revision: i64) -> Option<Copy> {
     let mut after = now.clone();
@@ -143,6 +155,9 @@ proptest! {
             let mut copies = vec![(1, Copy::new())];
             for changes in &all_changes {
                 let (revision, now) = copies.last().cloned().unwrap();
+                if mixes(changes) {
+                    continue; // one key twice in a revision; compared with a real etcd in tests/it/etcd
+                }
                 let success =
                     changes.iter().map(|c| RequestOp { request: Some(request(c)) }).collect();
                 let done = keys.txn(TxnRequest { success, ..TxnRequest::default() }).await;

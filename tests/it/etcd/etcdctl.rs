@@ -17,7 +17,7 @@ async fn etcdctl(address: SocketAddr, args: &[&str]) -> Output {
 fn command(address: SocketAddr, args: &[&str]) -> Command {
     let mut command = Command::new("etcdctl");
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-    command.env("ETCDCTL_API", "3").arg(format!("--endpoints=http://{address}")).args(args);
+    command.env("ETCDCTL_API", "3").arg(format!("--endpoints={address}")).args(args);
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }

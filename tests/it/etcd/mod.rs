@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use weft::catalog::{self, Catalog};
 use weft::etcd::{Bridge, Keys, Server};
 use weft::model::{Action, NodeName, ServiceName};
+use weft::net::socket;
 use weft::pb::etcd::etcdserverpb::kv_client::KvClient;
 use weft::pb::etcd::etcdserverpb::lease_client::LeaseClient;
 use weft::pb::etcd::etcdserverpb::watch_client::WatchClient;
@@ -52,7 +53,8 @@ impl Etcd {
         };
         let catalog = Catalog::open(Arc::clone(&store), settings).await.unwrap();
         let keys = Keys::open(Arc::clone(&store)).await.unwrap();
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), keys.clone(), &catalog).unwrap();
+        let listener = socket::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = Server::new(listener, keys.clone(), &catalog).unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async { drop(stopped.await) }));
@@ -82,14 +84,14 @@ impl Etcd {
 
 /// What `clientv3` opens: one connection for everything.
 #[derive(Clone)]
-struct Client {
-    kv: KvClient<Channel>,
-    lease: LeaseClient<Channel>,
-    watch: WatchClient<Channel>,
+pub(crate) struct Client {
+    pub(crate) kv: KvClient<Channel>,
+    pub(crate) lease: LeaseClient<Channel>,
+    pub(crate) watch: WatchClient<Channel>,
 }
 
 impl Client {
-    async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.unwrap();
         Self {
@@ -99,12 +101,12 @@ impl Client {
         }
     }
 
-    async fn put(&mut self, key: &str, value: &str, lease: i64) -> i64 {
+    pub(crate) async fn put(&mut self, key: &str, value: &str, lease: i64) -> i64 {
         let request = PutRequest { lease, ..put(key, value) };
         self.kv.put(request).await.unwrap().into_inner().header.unwrap().revision
     }
 
-    async fn prefix(&mut self, prefix: &str) -> Vec<(String, String)> {
+    pub(crate) async fn prefix(&mut self, prefix: &str) -> Vec<(String, String)> {
         let answer = self.kv.range(under(prefix)).await.unwrap().into_inner();
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
         answer.kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect()

@@ -44,7 +44,7 @@ async def main():
 
         async def listen():
             async for event in watch:
-                heard.append((event.kind.name, event.kv.key))
+                heard.append((event.kind, event.kv.key))
                 if len(heard) == 2:
                     return
 
