@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use self::checks::Checks;
 use self::etcd::Etcd;
-use self::metrics::{CountedStore, count_events};
+use self::metrics::{CountedStore, Sources, count_events};
 use super::{AppError, ports};
 use crate::api::{self, ApiState};
 use crate::ca::{self, Ca};
@@ -101,12 +101,20 @@ impl Server {
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
         checks.listen(&metrics);
-        let reader = metrics::reader(catalog.clone(), grpc.sessions(), grpc.edges());
-        metrics.read_with(&reader);
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
         let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
+        let etcd = Etcd::open(&settings, &store, &catalog).await?;
+        let sources = Sources {
+            catalog: catalog.clone(),
+            kv: kv.clone(),
+            keys: etcd.keys(),
+            sessions: grpc.sessions(),
+            edges: grpc.edges(),
+        };
+        let reader = metrics::reader(sources);
+        metrics.read_with(&reader);
         let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, Arc::new(decode));
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
@@ -114,7 +122,6 @@ impl Server {
         state.allowed_hosts.clone_from(&settings.allowed_hosts);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
-        let etcd = Etcd::open(&settings, &store, &catalog).await?;
         let api = api::Server::bind(&[http], state).await?;
         let bound = Bound {
             http: api.local_addrs().first().copied().unwrap_or(http),

@@ -19,7 +19,7 @@ pub(super) fn explain(error: AppError) -> CliError {
             let evidence = format!("{count}\n\n{}\n", rendered.join("\n").trim_end());
             CliError::new(Fault::Usage, what, evidence, next)
         }
-        AppError::Usage(_) | AppError::Name(_) => {
+        AppError::Usage(_) | AppError::Name(_) | AppError::Etcd(EtcdError::NotLoopback(_)) => {
             CliError::new(Fault::Usage, what, "the command line", "see `weft --help`")
         }
         AppError::Bind { address, purpose, source } => CliError::new(
@@ -60,11 +60,6 @@ pub(super) fn explain(error: AppError) -> CliError {
         AppError::Store(_) | AppError::Catalog(_) | AppError::Kv(_) | AppError::Ca(_) => {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)
-        }
-        AppError::Etcd(EtcdError::NotLoopback(_)) => {
-            let next =
-                "use --etcd-addr 127.0.0.1:2379, and let a proxy that knows its callers stand before it";
-            CliError::new(Fault::Usage, what, "anybody who reaches that port could write", next)
         }
         AppError::Control(_) | AppError::Api(_) | AppError::Etcd(_) => {
             let next = "stop what uses the port (`ss -ltnp` shows it), or choose another port";

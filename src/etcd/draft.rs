@@ -42,7 +42,7 @@ pub(super) struct Draft<'a> {
 struct Path {
     succeeded: bool,
     /// Of the transactions in that branch, in order.
-    nested: Vec<Path>,
+    nested: Vec<Self>,
 }
 
 impl Path {

@@ -26,7 +26,10 @@ use crate::net::accept::Acceptor;
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum EtcdError {
-    #[error("the etcd port has neither TLS nor users and so listens on loopback only, not on {0}")]
+    #[error(
+        "the etcd port has neither TLS nor users and so listens on loopback only, not on {0}; give \
+         --etcd-addr 127.0.0.1:2379, and let a proxy that knows its callers stand before it"
+    )]
     NotLoopback(SocketAddr),
     #[error("the port for etcd clients cannot be used: {0}")]
     Listen(#[from] io::Error),

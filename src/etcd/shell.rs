@@ -77,6 +77,12 @@ impl Keys {
         Ok(Self { shared, _tasks: Arc::new(running) })
     }
 
+    /// How many keys and leases there are.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.read(|space| (space.keys.len(), space.leases.len()))
+    }
+
     /// # Errors
     /// A request that is not well formed, or about a revision that is not known.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Fault> {

@@ -78,6 +78,12 @@ impl Kv {
         Ok(Self { shared, _tasks: Arc::new(running) })
     }
 
+    /// How many keys and sessions there are.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.shared.replica.read(|state| (state.entries.len(), state.sessions.len()))
+    }
+
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
         self.shared.replica.read(|state| state.entries.get(key).cloned())

@@ -17,6 +17,7 @@ use crate::store::Store;
 const PURPOSE: &str = "etcd clients";
 
 pub(super) struct Etcd {
+    keys: Keys,
     server: Option<Server>,
     bridge: Bridge,
 }
@@ -36,7 +37,12 @@ impl Etcd {
                 Some(Server::new(listener, keys.clone(), catalog)?)
             }
         };
-        Ok(Self { server, bridge: Bridge::new(keys, catalog.clone()) })
+        let bridge = Bridge::new(keys.clone(), catalog.clone());
+        Ok(Self { keys, server, bridge })
+    }
+
+    pub(super) fn keys(&self) -> Keys {
+        self.keys.clone()
     }
 
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
@@ -49,7 +55,7 @@ impl Etcd {
         tasks: &mut JoinSet<&'static str>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> usize {
-        let Self { server, bridge } = self;
+        let Self { server, bridge, .. } = self;
         let ports = usize::from(server.is_some());
         if let Some(server) = server {
             tasks.spawn(async move {

@@ -166,5 +166,5 @@ async fn the_program_says_why_it_does_not_start() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(!ended.status.success(), "{said}");
     assert!(said.contains("loopback only, not on 0.0.0.0:"), "{said}");
-    assert!(said.contains("--etcd-addr 127.0.0.1:2379"), "{said}");
+    assert!(said.contains("give --etcd-addr 127.0.0.1:2379"), "{said}");
 }
