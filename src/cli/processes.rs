@@ -22,6 +22,7 @@ use crate::telemetry::logging::{self, Format};
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
 const DEFAULT_DNS_PORT: u16 = 8600;
+const DEFAULT_ETCD_PORT: u16 = 2379;
 /// Longest token file that is read; a token has about 150 bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 /// How often `weft run --check` looks at the application.
@@ -92,6 +93,7 @@ pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
             Some(DnsAddr::At(address)) => Some(address),
             None => Some(loopback(DEFAULT_DNS_PORT)),
         },
+        etcd: args.etcd_addr.unwrap_or_else(|| loopback(DEFAULT_ETCD_PORT)),
         leaf_ttl: args.leaf_ttl,
         default_action: args.default_policy.into(),
     };

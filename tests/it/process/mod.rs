@@ -8,6 +8,7 @@ mod clock;
 mod drain;
 mod end_to_end;
 mod frozen;
+mod keys;
 mod leave;
 mod loss;
 mod mesh;
