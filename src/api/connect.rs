@@ -53,6 +53,13 @@ pub(super) async fn roots(State(app): App, params: Params) -> Result<Response, A
     Ok(response)
 }
 
+/// As [`roots`], as the agent answers it.
+pub(super) async fn agent_roots(app: App, params: Params) -> Result<Response, ApiError> {
+    let mut response = roots(app, params).await?;
+    reply::add_cache_hit(response.headers_mut());
+    Ok(response)
+}
+
 /// The authority's settings in Consul's form.
 pub(super) async fn configuration(State(app): App, params: Params) -> Response {
     let settings = app.state.ca.settings();
@@ -134,10 +141,13 @@ pub(super) async fn authorize(
         all.into_iter()
             .find(|(found, ..)| (&found.source, &found.destination) == (&rule.source, &rule.destination))
     });
+    let allowed = verdict.action == Action::Allow;
     let reason = match rule {
         Some((rule, ..)) => format!("Matched intention: {}", describe(&rule)),
+        None if allowed => "ACLs disabled, access is allowed by default".to_owned(),
         None => "Default behavior configured by ACLs".to_owned(),
     };
-    let allowed = verdict.action == Action::Allow;
-    Ok(reply::json(params.layout, &json!({ "Authorized": allowed, "Reason": reason })))
+    let mut response = reply::json(params.layout, &json!({ "Authorized": allowed, "Reason": reason }));
+    reply::add_cache_hit(response.headers_mut());
+    Ok(response)
 }

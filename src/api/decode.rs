@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::syntax;
 
 /// The fields of one JSON object, under the names the caller asked for.
 #[derive(Debug, Default)]
@@ -160,7 +161,8 @@ impl Fields {
 }
 
 fn parse(json: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))
+    serde_json::from_slice(json)
+        .map_err(|fault| failed(&syntax::fault(json).unwrap_or_else(|| fault.to_string())))
 }
 
 fn same(name: &str, key: &str) -> bool {
@@ -168,6 +170,15 @@ fn same(name: &str, key: &str) -> bool {
         text.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase()).collect()
     };
     fold(name) == fold(key)
+}
+
+/// Why a lenient reader refused a body: in Go's words if it is no object at all, else in the reader's.
+pub(super) fn refused(body: &[u8], text: String) -> ApiError {
+    let is_object = matches!(body.trim_ascii_start().first(), Some(b'{' | b'/' | b'#'));
+    match syntax::fault(body) {
+        Some(fault) if !is_object => failed(&fault),
+        _ => ApiError::bad_request(text),
+    }
 }
 
 /// The refusal of a body that cannot be read.

@@ -127,7 +127,7 @@ pub(super) async fn leaf(
     }
     let (index, shape) = app.leaves.with(&app, &name, |leaf| (leaf.index, shape(&name, leaf)))?;
     let mut response = reply::json(params.layout, &shape);
-    reply::add_index(&mut response, index, true);
+    reply::add_agent_index(&mut response, index);
     Ok(response)
 }
 

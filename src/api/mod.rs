@@ -28,6 +28,7 @@ mod routes;
 mod server;
 mod session;
 mod stall;
+mod syntax;
 mod txn;
 mod weft;
 

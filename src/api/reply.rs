@@ -57,6 +57,13 @@ pub(super) fn add_consistency(headers: &mut HeaderMap, consistency: Consistency)
     headers.insert(CONSISTENCY, HeaderValue::from_static(consistency.as_str()));
 }
 
+/// Adds the headers of what the agent answers out of its memory about a certificate.
+pub(super) fn add_agent_index(response: &mut Response, index: Index) {
+    let headers = response.headers_mut();
+    headers.insert(INDEX, HeaderValue::from(index.max(1)));
+    add_cache_hit(headers);
+}
+
 /// What `?cached` asks for: an answer out of memory. All answers are that, and none is old.
 pub(super) fn add_cache_hit(headers: &mut HeaderMap) {
     headers.insert(CACHE, HeaderValue::from_static("HIT"));

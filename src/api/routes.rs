@@ -134,7 +134,7 @@ fn connect_routes() -> Router<Arc<Shared>> {
         .route("/v1/agent/connect/authorize", allow("OPTIONS,POST", authorize))
         .route("/v1/agent/connect/ca/leaf/", get(leaf::no_name))
         .route("/v1/agent/connect/ca/leaf/{name}", get(leaf::leaf))
-        .route("/v1/agent/connect/ca/roots", get(connect::roots))
+        .route("/v1/agent/connect/ca/roots", get(connect::agent_roots))
 }
 
 fn kv_routes() -> Router<Arc<Shared>> {

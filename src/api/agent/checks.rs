@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::scripts_refused;
 use super::services::own_instances;
 use crate::api::body::JsonBytes;
-use crate::api::decode::Fields;
+use crate::api::decode::{Fields, refused};
 use crate::api::error::ApiError;
 use crate::api::filter::schema;
 use crate::api::health::tagged_checks;
@@ -42,7 +42,8 @@ pub(in crate::api) async fn register(
     State(app): App,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let (definition, service) = (app.state.decoders.check)(&body).map_err(ApiError::bad_request)?;
+    let (definition, service) =
+        (app.state.decoders.check)(&body).map_err(|text| refused(&body, text))?;
     scripts_refused([&definition])?;
     let node = &app.state.catalog.settings().node;
     let instance = match service {

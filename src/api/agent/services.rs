@@ -10,6 +10,7 @@ use axum::response::Response;
 use super::scripts_refused;
 use crate::api::blocking;
 use crate::api::body::JsonBytes;
+use crate::api::decode::refused;
 use crate::api::error::ApiError;
 use crate::api::filter::schema;
 use crate::api::json::service::{AgentService, content_hash};
@@ -86,7 +87,7 @@ pub(in crate::api) async fn register(
     params: Params,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let definition = (app.state.decoders.definition)(&body).map_err(ApiError::bad_request)?;
+    let definition = (app.state.decoders.definition)(&body).map_err(|text| refused(&body, text))?;
     let sidecar = definition.sidecar.iter().flat_map(|sidecar| &sidecar.checks);
     scripts_refused(definition.checks.iter().chain(sidecar))?;
     let replace = params.first("replace-existing-checks");
