@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod health;
+pub mod kv;
 pub mod model;
 pub mod net;
 pub mod pb;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -16,16 +17,18 @@ use super::query::{Consistency, Params, ReadOptions};
 use super::reply::{self, Layout};
 use super::{Index, Shared};
 use crate::catalog::Topic;
+use crate::kv::Subject;
 
 /// Longer than any query waits: [`hold`] ends the wait.
 pub(super) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A read of the catalog that has waited as long as it was asked to. The index was taken before the
+/// A read of the catalog or of keys that has waited as long as it was asked to. The index was taken before the
 /// data is read: whoever waits on it next can only see too much, never miss a change.
 pub(super) struct Read {
     index: Index,
     consistency: Consistency,
     layout: Layout,
+    cached: bool,
 }
 
 impl Read {
@@ -35,20 +38,51 @@ impl Read {
         params: &Params,
         topics: &[Topic],
     ) -> Result<Self, ApiError> {
+        Self::of(
+            app,
+            params,
+            || current(app, topics),
+            async |index| {
+                let waits = topics.iter().map(|topic| app.state.catalog.wait(topic, index, FOREVER));
+                waits.collect::<FuturesUnordered<_>>().next().await;
+            },
+        )
+        .await
+    }
+
+    /// As [`Self::begin`], for keys and sessions.
+    pub(super) async fn begin_kv(
+        app: &Shared,
+        params: &Params,
+        subject: &Subject,
+    ) -> Result<Self, ApiError> {
+        let kv = &app.state.kv;
+        Self::of(
+            app,
+            params,
+            || kv.index(subject),
+            async |index| {
+                kv.wait(subject, index, FOREVER).await;
+            },
+        )
+        .await
+    }
+
+    /// Waits until `current` is past the caller's index; `changed` ends when it may be.
+    async fn of(
+        app: &Shared,
+        params: &Params,
+        current: impl Fn() -> Index,
+        changed: impl AsyncFnOnce(Index),
+    ) -> Result<Self, ApiError> {
         let options = params.read_options(&app.state.catalog.settings().datacenter)?;
-        let mut index = current(app, topics);
+        let mut index = current();
         if options.must_wait(index) {
-            let mut waits: FuturesUnordered<_> = topics
-                .iter()
-                .map(|topic| app.state.catalog.wait(topic, options.index, FOREVER))
-                .collect();
-            let changed = async {
-                waits.next().await;
-            };
-            hold(app, &options, changed).await;
-            index = current(app, topics);
+            hold(app, &options, changed(options.index)).await;
+            index = current();
         }
-        Ok(Self { index, consistency: options.consistency, layout: params.layout })
+        let cached = params.first("cached").is_some();
+        Ok(Self { index, consistency: options.consistency, layout: params.layout, cached })
     }
 
     /// As [`Self::begin`] for an answer whose items can be filtered. A bad filter is told before the
@@ -64,16 +98,34 @@ impl Read {
         Ok((Self::begin(app, params, topics).await?, filter))
     }
 
+    pub(super) const fn index(&self) -> Index {
+        self.index
+    }
+
     /// The answer, with Consul's four headers.
     pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Response {
         let mut response = self.json_without_consistency(value);
         reply::add_consistency(response.headers_mut(), self.consistency);
+        if self.cached {
+            reply::add_cache_hit(response.headers_mut());
+        }
         response
     }
 
     /// The answer of an endpoint that does not tell its consistency.
     pub(super) fn json_without_consistency<T: Serialize + ?Sized>(&self, value: &T) -> Response {
-        let mut response = reply::json(self.layout, value);
+        self.with_index(reply::json(self.layout, value))
+    }
+
+    /// 404 with the headers and nothing else, so that the caller can wait for what is not there.
+    pub(super) fn nothing(&self) -> Response {
+        let mut response = reply::empty();
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        self.with_index(response)
+    }
+
+    /// Any other answer with Consul's headers but for the consistency.
+    pub(super) fn with_index(&self, mut response: Response) -> Response {
         reply::add_index(&mut response, self.index, true);
         response
     }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::limits::{BODY_DEADLINE, MAX_BODY_BYTES, MAX_JSON_DEPTH};
+use crate::kv::limits::MAX_VALUE_BYTES;
 
 /// The bytes of a body that is JSON in shape: small enough and not nested too deep.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        let bytes = read(request.into_body()).await?;
+        let bytes = read(request.into_body(), MAX_BODY_BYTES).await?;
         if depth(&bytes) > MAX_JSON_DEPTH {
             return Err(ApiError::bad_request(format!(
                 "Request decode failed: the JSON is nested deeper than {MAX_JSON_DEPTH} levels"
@@ -29,18 +30,30 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, ApiError> {
+/// The bytes of a value: anything at all, whatever the content type says.
+#[derive(Debug)]
+pub(super) struct ValueBytes(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for ValueBytes {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        read(request.into_body(), MAX_VALUE_BYTES).await.map(Self)
+    }
+}
+
+async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("Request body too large, max size: {MAX_BODY_BYTES} bytes"),
+            format!("Request body too large, max size: {most} bytes"),
         )
     };
     // A declared length is only a reason to refuse early, never one to believe.
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+    if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
-    match timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+    match timeout(BODY_DEADLINE, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(fault)) if fault.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(fault)) => Err(ApiError::bad_request(format!("Request body unreadable: {fault}"))),

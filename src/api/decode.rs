@@ -14,7 +14,12 @@ pub(super) struct Fields {
 impl Fields {
     /// Parses an object whose keys are all among `known`. A later spelling of a key wins, as in Go.
     pub(super) fn parse(json: &[u8], known: &[&'static str]) -> Result<Self, ApiError> {
-        Self::read(parse(json)?, known, |key| Err(failed(&format!("json: unknown field {key:?}"))))
+        Self::of(parse(json)?, known)
+    }
+
+    /// As [`Self::parse`], of JSON that was read already.
+    pub(super) fn of(value: Value, known: &[&'static str]) -> Result<Self, ApiError> {
+        Self::read(value, known, |key| Err(failed(&format!("json: unknown field {key:?}"))))
     }
 
     /// As [`Self::parse`], but keys that are not known say nothing, as on Consul's catalog endpoints.
@@ -82,6 +87,11 @@ impl Fields {
         }
     }
 
+    /// A value of any type.
+    pub(super) fn value(&self, name: &'static str) -> Option<&Value> {
+        self.found.get(name)
+    }
+
     /// A text; empty when absent or null.
     pub(super) fn text(&self, name: &'static str) -> Result<&str, ApiError> {
         match self.found.get(name) {
@@ -128,6 +138,14 @@ impl Fields {
         }
     }
 
+    /// A whole number that fits 64 bits; `None` when absent or null.
+    pub(super) fn long(&self, name: &'static str) -> Result<Option<u64>, ApiError> {
+        match self.found.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| mismatch(name, "uint64", value)),
+        }
+    }
+
     /// Whether a field has a value other than null, nothing, zero or false: Go's zero values.
     pub(super) fn is_set(&self, name: &str) -> bool {
         match self.found.get(name) {
@@ -152,7 +170,8 @@ fn same(name: &str, key: &str) -> bool {
     fold(name) == fold(key)
 }
 
-fn failed(detail: &str) -> ApiError {
+/// The refusal of a body that cannot be read.
+pub(super) fn failed(detail: &str) -> ApiError {
     ApiError::bad_request(format!("Request decode failed: {detail}"))
 }
 

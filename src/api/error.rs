@@ -7,6 +7,7 @@ use super::filter::FilterError;
 use super::reply;
 use crate::ca::CaError;
 use crate::catalog::CatalogError;
+use crate::kv::KvError;
 
 /// An answer that is not a success. The body is the text, without a newline at its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +76,20 @@ impl From<FilterError> for ApiError {
             FilterError::TooLong | FilterError::TooDeep | FilterError::TooManyPatterns => {
                 StatusCode::BAD_REQUEST
             }
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<KvError> for ApiError {
+    fn from(error: KvError) -> Self {
+        let status = match &error {
+            KvError::Store(_) | KvError::Catalog(_) | KvError::Session(_) | KvError::Full(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            KvError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+            KvError::KeyTooLong(_) => StatusCode::BAD_REQUEST,
+            KvError::ValueTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         };
         Self::new(status, error.to_string())
     }

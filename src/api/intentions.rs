@@ -54,7 +54,7 @@ const FIELDS: &[&str] = &[
 /// Fields whose meaning would be lost if they were ignored.
 const UNSUPPORTED: &[&str] = &["Permissions", "JWT", "SourcePeer", "SourceSamenessGroup"];
 
-type Record = (Arc<Intention>, Index, Index);
+pub(super) type Record = (Arc<Intention>, Index, Index);
 
 pub(super) async fn list(State(app): App, params: Params) -> Result<Response, ApiError> {
     let (read, filter) =
@@ -304,7 +304,7 @@ impl Wish {
     }
 }
 
-fn party_of(field: &str, text: &str, found: &mut Vec<String>) -> Option<Party> {
+pub(super) fn party_of(field: &str, text: &str, found: &mut Vec<String>) -> Option<Party> {
     if text.is_empty() {
         found.push(format!("{field} must be set"));
         return None;
@@ -326,7 +326,7 @@ fn party_of(field: &str, text: &str, found: &mut Vec<String>) -> Option<Party> {
 }
 
 /// A list of faults as Consul's clients see it: with two newlines at its end.
-fn faults(found: &[String]) -> String {
+pub(super) fn faults(found: &[String]) -> String {
     let count = match found.len() {
         1 => "1 error".to_owned(),
         n => format!("{n} errors"),

@@ -33,6 +33,8 @@ pub(super) const MAX_FILTER_PATTERNS: usize = 16;
 pub(super) const MAX_FILTER_PATTERN_MEMORY: usize = 64 * 1024;
 /// Names in one `intentions/match`: each costs a copy of the matching rules in the answer.
 pub(super) const MAX_MATCH_NAMES: usize = 64;
+/// Smaller answers are not compressed: it would cost more than it saves.
+pub(super) const MIN_GZIP_BYTES: u16 = 1400;
 /// First pause after `accept` failed for want of a resource; doubles up to [`MAX_ACCEPT_PAUSE`].
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two tries to accept.

@@ -1,7 +1,7 @@
 //! The HTTP API: Consul's surface for discovery and Connect, and Weft's own under `/v1/weft`.
 //!
 //! `app` binds a [`Server`] with an [`ApiState`] and lets it run until its shutdown. Handlers are thin
-//! over `catalog` and `ca`: they read the query, wait if asked to, and hand records to the pure shapes
+//! over `catalog`, `ca` and `kv`: they read the query, wait if asked to, and hand records to the pure shapes
 //! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, the
 //! routes merged in by other modules included. All bounds stand in `limits`.
 
@@ -10,6 +10,7 @@ mod blocking;
 mod body;
 mod catalog;
 mod catalog_write;
+mod config_entries;
 mod connect;
 mod decode;
 mod error;
@@ -18,12 +19,16 @@ mod guard;
 mod health;
 mod intentions;
 pub mod json;
+mod kv;
+mod leaf;
 mod limits;
 mod query;
 mod reply;
 mod routes;
 mod server;
+mod session;
 mod stall;
+mod txn;
 mod weft;
 
 use std::net::SocketAddr;
@@ -37,6 +42,7 @@ pub use server::{BindError, Server};
 
 use crate::ca::Ca;
 use crate::catalog::Catalog;
+use crate::kv::Kv;
 use crate::model::{CheckDefinition, Definition};
 use crate::telemetry::ServerMetrics;
 
@@ -69,12 +75,15 @@ pub struct ApiState {
     pub ca: Ca,
     pub decoders: Decoders,
     pub operations: Operations,
+    pub kv: Kv,
     /// Where requests are counted.
     pub metrics: ServerMetrics,
     /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
     pub grpc: Option<SocketAddr>,
     /// Host names besides `localhost`, loopback and the bound addresses that requests may name.
     pub allowed_hosts: Vec<String>,
+    /// Hand out keys of services to whoever asks: for dev mode alone.
+    pub hands_out_leaves: bool,
     /// Indent every answer, as Consul's dev mode does.
     pub pretty: bool,
     /// Routes of other modules, such as `/metrics`; served behind the same guard.
@@ -84,15 +93,17 @@ pub struct ApiState {
 impl ApiState {
     /// A state with nothing optional: metrics of its own, no gRPC address, no extra hosts or routes.
     #[must_use]
-    pub fn new(catalog: Catalog, ca: Ca, decoders: Decoders) -> Self {
+    pub fn new(catalog: Catalog, ca: Ca, kv: Kv, decoders: Decoders) -> Self {
         Self {
             catalog,
             ca,
+            kv,
             decoders,
             operations: Operations::default(),
             metrics: ServerMetrics::new(),
             grpc: None,
             allowed_hosts: Vec::new(),
+            hands_out_leaves: false,
             pretty: false,
             routes: Router::new(),
         }
@@ -105,6 +116,7 @@ struct Shared {
     bound: Vec<SocketAddr>,
     /// True once the server shuts down: waiting queries answer at once.
     draining: watch::Receiver<bool>,
+    leaves: leaf::Leaves,
     /// Makes look-then-write of intentions and of sidecar ports atomic within this server.
     writes: Mutex<()>,
 }

@@ -15,6 +15,8 @@ const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader")
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
 
+const CACHE: HeaderName = HeaderName::from_static("x-cache");
+
 /// How JSON is laid out: compact without a newline, or indented by four spaces with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -41,13 +43,24 @@ pub(super) fn empty() -> Response {
 pub(super) fn add_index(response: &mut Response, index: Index, known_leader: bool) {
     let headers = response.headers_mut();
     headers.insert(INDEX, HeaderValue::from(index.max(1)));
-    let known = if known_leader { "true" } else { "false" };
+    add_leader(headers, known_leader);
+}
+
+/// Adds the headers of a read without an index.
+pub(super) fn add_leader(headers: &mut HeaderMap, known: bool) {
+    let known = if known { "true" } else { "false" };
     headers.insert(KNOWN_LEADER, HeaderValue::from_static(known));
     headers.insert(LAST_CONTACT, HeaderValue::from_static("0"));
 }
 
 pub(super) fn add_consistency(headers: &mut HeaderMap, consistency: Consistency) {
     headers.insert(CONSISTENCY, HeaderValue::from_static(consistency.as_str()));
+}
+
+/// What `?cached` asks for: an answer out of memory. All answers are that, and none is old.
+pub(super) fn add_cache_hit(headers: &mut HeaderMap) {
+    headers.insert(CACHE, HeaderValue::from_static("HIT"));
+    headers.insert(header::AGE, HeaderValue::from_static("0"));
 }
 
 /// Go escapes `<`, `>` and `&` in JSON; clients compare texts, and browsers are safer for it. Outside

@@ -8,9 +8,15 @@ use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 
 use super::error::ApiError;
-use super::{Shared, agent, catalog, catalog_write, connect, guard, health, intentions, weft};
+use super::limits::MIN_GZIP_BYTES;
+use super::{
+    Shared, agent, catalog, catalog_write, config_entries, connect, guard, health, intentions, kv, leaf,
+    session, txn, weft,
+};
 
 type Route = MethodRouter<Arc<Shared>, Infallible>;
 
@@ -22,10 +28,12 @@ pub(super) fn router(shared: Shared) -> Router {
         .merge(agent_routes())
         .merge(catalog_routes())
         .merge(connect_routes())
+        .merge(kv_routes())
         .merge(weft_routes())
         .with_state(Arc::clone(&shared));
     ours.merge(others)
         .fallback(|| async { StatusCode::NOT_FOUND })
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(MIN_GZIP_BYTES)))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
 }
 
@@ -105,6 +113,10 @@ fn catalog_routes() -> Router<Arc<Shared>> {
 
 fn connect_routes() -> Router<Arc<Shared>> {
     let collection = routing::get(intentions::list).post(intentions::create);
+    let entry = routing::get(config_entries::get).delete(config_entries::delete);
+    let configuration = routing::get(connect::configuration).put(connect::configure);
+    // Consul takes POST; some of its clients send PUT.
+    let authorize = routing::post(connect::authorize).put(connect::authorize);
     let by_id = routing::get(intentions::get).put(intentions::update).delete(intentions::delete);
     let exact =
         routing::get(intentions::get_exact).put(intentions::put_exact).delete(intentions::delete_exact);
@@ -114,8 +126,34 @@ fn connect_routes() -> Router<Arc<Shared>> {
         .route("/v1/connect/intentions/check", get(intentions::check))
         .route("/v1/connect/intentions/exact", allow("OPTIONS,GET,PUT,DELETE", exact))
         .route("/v1/connect/intentions/{id}", allow("OPTIONS,GET,PUT,DELETE", by_id))
+        .route("/v1/config", put(config_entries::put))
+        .route("/v1/config/{kind}", get(config_entries::list))
+        .route("/v1/config/{kind}/{name}", allow("OPTIONS,GET,DELETE", entry))
         .route("/v1/connect/ca/roots", get(connect::roots))
+        .route("/v1/connect/ca/configuration", allow("OPTIONS,GET,PUT", configuration))
+        .route("/v1/agent/connect/authorize", allow("OPTIONS,POST", authorize))
+        .route("/v1/agent/connect/ca/leaf/", get(leaf::no_name))
+        .route("/v1/agent/connect/ca/leaf/{name}", get(leaf::leaf))
         .route("/v1/agent/connect/ca/roots", get(connect::roots))
+}
+
+fn kv_routes() -> Router<Arc<Shared>> {
+    let root = routing::get(kv::get_root).put(kv::no_key).delete(kv::delete_root);
+    let key = routing::get(kv::get).put(kv::put).delete(kv::delete);
+    Router::new()
+        .route("/v1/kv/", allow("OPTIONS,GET,PUT,DELETE", root))
+        .route("/v1/kv/{*key}", allow("OPTIONS,GET,PUT,DELETE", key))
+        .route("/v1/session/create", put(session::create))
+        .route("/v1/session/destroy/", put(session::no_session))
+        .route("/v1/session/destroy/{id}", put(session::destroy))
+        .route("/v1/session/renew/", put(session::no_session))
+        .route("/v1/session/renew/{id}", put(session::renew))
+        .route("/v1/session/info/", get(session::no_session))
+        .route("/v1/session/info/{id}", get(session::info))
+        .route("/v1/session/node/", get(|| async { ApiError::bad_request("Missing node name") }))
+        .route("/v1/session/node/{node}", get(session::on_node))
+        .route("/v1/session/list", get(session::list))
+        .route("/v1/txn", put(txn::run))
 }
 
 fn weft_routes() -> Router<Arc<Shared>> {

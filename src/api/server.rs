@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use super::guard::Ends;
+use super::leaf::Leaves;
 use super::limits::{
     ACCEPT_PAUSE, DRAIN_DEADLINE, HEADER_DEADLINE, MAX_ACCEPT_PAUSE, MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_PEER, MAX_HEAD_BYTES, WRITE_STALL,
@@ -59,7 +60,13 @@ impl Server {
             listeners.push(listener);
         }
         let (draining, watch) = watch::channel(false);
-        let shared = Shared { state, bound: bound.clone(), draining: watch, writes: Mutex::new(()) };
+        let shared = Shared {
+            state,
+            bound: bound.clone(),
+            draining: watch,
+            leaves: Leaves::default(),
+            writes: Mutex::new(()),
+        };
         Ok(Self { listeners, addresses: bound, router: routes::router(shared), draining })
     }
 

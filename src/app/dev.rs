@@ -8,6 +8,7 @@ use super::AppError;
 use super::demo::{Demo, card, story, traffic};
 use super::process::{Kind, Signals, runtime};
 use super::server::{self, Server};
+use crate::config::AgentKeys;
 use crate::model::{Action, NodeName};
 use crate::net::socket;
 
@@ -53,8 +54,10 @@ async fn plain(
     started: Instant,
 ) -> Result<(), AppError> {
     show(&card::server(&server, started.elapsed()), settings.json)?;
+    let left = server.asked_to_leave();
     tokio::select! {
         () = signals.received() => {}
+        () = left => {}
         fault = server.failed() => return Err(fault),
     }
     server.stop().await;
@@ -111,6 +114,8 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
     Ok(server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
+        paths: Vec::new(),
+        agent: AgentKeys::default(),
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,

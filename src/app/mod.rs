@@ -24,6 +24,7 @@ use crate::ca::CaError;
 use crate::catalog::CatalogError;
 use crate::config::Diagnostic;
 use crate::control::ControlError;
+use crate::kv::KvError;
 use crate::model::NameError;
 use crate::store::StoreError;
 
@@ -48,6 +49,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Kv(#[from] KvError),
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]

@@ -38,6 +38,12 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which asks for a reload.
+pub(super) fn hangups() -> Result<Signal, AppError> {
+    signal(SignalKind::hangup())
+        .map_err(|source| AppError::Start { what: "the signal handler".to_owned(), source })
+}
+
 /// Runs `work`; a further signal gives it up at once.
 pub async fn unless_signalled_again<T>(
     signals: &mut Signals,
@@ -61,10 +67,19 @@ pub fn serve(settings: server::Settings) -> Result<(), AppError> {
     tracing::debug!(files, "limit of open files");
     runtime(Kind::Server)?.block_on(async {
         let mut signals = Signals::new()?;
+        let mut hangups = hangups()?;
         let mut server = Server::start(settings).await?;
-        tokio::select! {
-            () = signals.received() => {}
-            fault = server.failed() => return Err(fault),
+        loop {
+            let left = server.asked_to_leave();
+            tokio::select! {
+                () = signals.received() => break,
+                () = left => break,
+                _ = hangups.recv() => {}
+                fault = server.failed() => return Err(fault),
+            }
+            if let Err(error) = server.reload().await {
+                tracing::error!("{error}");
+            }
         }
         tracing::info!("stopping; sidecars keep what they know");
         unless_signalled_again(&mut signals, server.stop()).await;

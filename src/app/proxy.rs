@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::AppError;
-use super::process::{Kind, Signals, announce, runtime, unless_signalled_again};
+use super::process::{Kind, Signals, announce, hangups, runtime, unless_signalled_again};
 use super::sidecar::{self, Door, Doors, Sidecar, Standby};
 use super::upgrade::{Predecessor, Testator};
 use crate::net::{socket, systemd};
@@ -141,12 +140,6 @@ async fn serve(
         fault = sidecar.failed() => Err(fault),
         end = handed_over => end,
     }
-}
-
-/// SIGHUP.
-fn hangups() -> Result<Signal, AppError> {
-    signal(SignalKind::hangup())
-        .map_err(|source| AppError::Start { what: "the signal handler".to_owned(), source })
 }
 
 /// Starts the program as it was started, which may be another version by now. It comes to the upgrade

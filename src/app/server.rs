@@ -5,23 +5,27 @@ mod declared;
 mod metrics;
 mod own;
 mod reaper;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 
 use self::checks::Checks;
 use self::metrics::{CountedStore, count_events};
+pub use self::reload::ReloadError;
+use self::reload::Reloader;
 use super::{AppError, ports};
-use crate::api::{self, ApiState, Decoders};
+use crate::api::{self, ApiState, Decoders, Operations};
 use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
-use crate::config;
+use crate::config::{self, AgentKeys};
 use crate::control::{self, edges::Edges};
+use crate::kv::Kv;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
 use crate::telemetry::reading::Read;
@@ -37,6 +41,10 @@ pub struct Settings {
     pub definitions: Vec<Definition>,
     /// Checks of the server's node that files declare.
     pub node_checks: Vec<CheckDefinition>,
+    /// The files, to be read again by a reload.
+    pub paths: Vec<PathBuf>,
+    /// What the files said of the server itself.
+    pub agent: AgentKeys,
     /// `None` keeps everything in memory.
     pub data_dir: Option<PathBuf>,
     pub http: SocketAddr,
@@ -71,6 +79,9 @@ pub struct Server {
     /// What the metrics read at a scrape, for as long as this server lives.
     _reader: Arc<Read>,
     readiness: Readiness,
+    reloader: Arc<Reloader>,
+    /// Somebody asked over the API that this server ends.
+    leaving: Arc<Notify>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
 }
@@ -101,10 +112,21 @@ impl Server {
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
-        let mut state = ApiState::new(catalog.clone(), ca.clone(), decoders());
+        let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
+        let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, decoders());
+        let reloader = Arc::new(Reloader {
+            paths: settings.paths.clone(),
+            agent: settings.agent.clone(),
+            store: Arc::clone(&store),
+            catalog: catalog.clone(),
+            alone: Mutex::new(()),
+        });
+        let leaving = Arc::new(Notify::new());
+        state.operations = operations(&reloader, &leaving);
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         state.pretty = settings.dev;
+        state.hands_out_leaves = settings.dev;
         state.allowed_hosts.clone_from(&settings.allowed_hosts);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
@@ -133,7 +155,8 @@ impl Server {
         });
         starting.done();
         tracing::info!(http = %bound.http, grpc = %bound.grpc, trust_domain = %ca.trust_domain(), "server is ready");
-        Ok(Self { bound, catalog, ca, edges, _reader: reader, readiness, stop, tasks })
+        let _reader = reader;
+        Ok(Self { bound, catalog, ca, edges, _reader, readiness, reloader, leaving, stop, tasks })
     }
 
     #[must_use]
@@ -157,6 +180,20 @@ impl Server {
         &self.edges
     }
 
+    /// Reads the configuration files again; see [`ReloadError`] for what keeps the old one.
+    ///
+    /// # Errors
+    /// When a file has a fault or what it declares is refused.
+    pub async fn reload(&self) -> Result<(), ReloadError> {
+        self.reloader.reload().await
+    }
+
+    /// Waits until somebody asks over the API that this server ends. Cancel-safe.
+    pub fn asked_to_leave(&self) -> impl Future<Output = ()> + use<> {
+        let leaving = Arc::clone(&self.leaving);
+        async move { leaving.notified().await }
+    }
+
     /// Waits for a fault that ends the server; returns only then.
     pub async fn failed(&mut self) -> AppError {
         match self.tasks.join_next().await {
@@ -173,6 +210,17 @@ impl Server {
         for _port in 0..2 {
             self.tasks.join_next().await;
         }
+    }
+}
+
+fn operations(reloader: &Arc<Reloader>, leaving: &Arc<Notify>) -> Operations {
+    let (reloader, leaving) = (Arc::clone(reloader), Arc::clone(leaving));
+    Operations {
+        reload: Some(Arc::new(move || {
+            let reloader = Arc::clone(&reloader);
+            Box::pin(async move { reloader.reload().await.map_err(|error| error.to_string()) })
+        })),
+        leave: Some(Arc::new(move || leaving.notify_one())),
     }
 }
 

@@ -3,8 +3,7 @@
 //! `control`, `api` and `app` call it. A root (10 years) is kept in the store; each server makes an
 //! intermediate of its own whose key stays in memory and which signs leaves; a one-time token turns
 //! into a first leaf. Invariants: a certificate's fields come from here and never from a request; a
-//! token's use is durable before its leaf is signed; nothing returns a key except the key of this
-//! server's own certificate.
+//! token's use is durable before its leaf is signed; nothing returns a key of an authority.
 
 mod dev;
 mod issue;
@@ -99,6 +98,15 @@ impl fmt::Debug for ServerMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerMaterial").field("not_after", &self.not_after).finish_non_exhaustive()
     }
+}
+
+/// A leaf together with its key, for an application that speaks Connect itself.
+pub struct ServiceMaterial {
+    pub leaf: Leaf,
+    /// Certificates, leaf first, as PEM.
+    pub chain_pem: String,
+    /// SEC 1, as PEM, which is what Consul hands out.
+    pub key_pem: Zeroizing<String>,
 }
 
 /// A public view of a token.
@@ -261,6 +269,26 @@ impl Ca {
         let leaf = Request::parse(csr).and_then(|request| self.sign(id, &request));
         self.tell(Event::Leaf { granted: leaf.is_ok() });
         leaf
+    }
+
+    /// A fresh key and certificate of a service. Whoever calls this hands out an identity.
+    ///
+    /// # Errors
+    /// When the name cannot be part of an identity, or signing fails.
+    pub fn service_material(&self, service: &ServiceName) -> Result<ServiceMaterial, CaError> {
+        let id = self.service_id(service)?;
+        let now = SystemTime::now();
+        let state = self.state(now)?;
+        let mut pair = KeyPair::generate()?;
+        let ttl = self.0.settings.leaf_ttl;
+        let leaf = issue::leaf(&state.intermediate, &id, &pair, Names::IdentityOnly, ttl, now);
+        let key = Zeroizing::new(pair.serialize_der());
+        pair.zeroize();
+        let key_pem = pem::sec1(&key)?;
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        let leaf = leaf?;
+        let chain_pem = leaf.chain.iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
+        Ok(ServiceMaterial { leaf, chain_pem, key_pem })
     }
 
     /// A fresh key and certificate for the gRPC port.

@@ -8,6 +8,15 @@ use super::{Catalog, CatalogError, LEASE_TTL, LeaseId, Owner, Unlisted, node, pl
 use crate::model::{Action, Check, InstanceId, Intention, NodeName, Party, Registration};
 use crate::store::Revision;
 
+/// One rule toward a destination.
+#[derive(Debug, Clone)]
+pub struct IntentionRule {
+    pub source: Party,
+    pub action: Action,
+    pub description: String,
+    pub meta: BTreeMap<String, String>,
+}
+
 /// Writes: answered when durable and visible to reads.
 ///
 /// # Errors
@@ -40,7 +49,8 @@ impl Catalog {
         write.await.map(|(_, known)| known)
     }
 
-    /// Adds or replaces one check with its status: of a node, or of an instance that exists.
+    /// Adds or replaces one check: of a node, or of an instance that exists. It gets the status it comes
+    /// with, unless it has a definition to run and had one before: then it keeps what was seen.
     ///
     /// # Errors
     /// `NoInstance` when it is about one that does not exist; see the block.
@@ -70,14 +80,42 @@ impl Catalog {
         description: String,
         meta: BTreeMap<String, String>,
     ) -> Result<Intention, CatalogError> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = now_ms();
         let (created_ms, updated_ms) = (now_ms, now_ms);
         let id = new_uuid()?;
         let new =
             Intention { id, source, destination, action, description, meta, created_ms, updated_ms };
         let write = self.shared.write(|state| plan::put_intention(state, &new));
         write.await.map(|(_, intention)| intention)
+    }
+
+    /// Makes the intentions toward a destination exactly these, in one transaction. Those that were there
+    /// keep id and time of creation.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn replace_intentions(
+        &self,
+        destination: &Party,
+        rules: Vec<IntentionRule>,
+    ) -> Result<(), CatalogError> {
+        let mut new = Vec::with_capacity(rules.len());
+        for rule in rules {
+            let IntentionRule { source, action, description, meta } = rule;
+            let (id, now_ms) = (new_uuid()?, now_ms());
+            let (created_ms, updated_ms) = (now_ms, now_ms);
+            new.push(Intention {
+                id,
+                source,
+                destination: destination.clone(),
+                action,
+                description,
+                meta,
+                created_ms,
+                updated_ms,
+            });
+        }
+        self.shared.write(|state| plan::replace_intentions(state, destination, &new)).await.map(drop)
     }
 
     /// Removes the intention of a pair; says whether there was one.
@@ -117,7 +155,7 @@ impl Catalog {
     // Asynchronous because a store shared by several servers keeps its own leases.
     #[allow(clippy::unused_async, reason = "a shared store makes it wait")]
     pub async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, CatalogError> {
-        let renewed = self.shared.deadlines().renew(lease, tokio::time::Instant::now());
+        let renewed = self.shared.clock.renew(&lease);
         renewed.ok_or(CatalogError::NoLease(lease))
     }
 
@@ -133,7 +171,15 @@ impl Catalog {
     }
 }
 
-pub(super) fn new_uuid() -> Result<String, CatalogError> {
+fn now_ms() -> u64 {
+    crate::model::time::epoch_ms(SystemTime::now())
+}
+
+/// A random UUID.
+///
+/// # Errors
+/// `NoRandom` when the system has no random bytes.
+pub fn new_uuid() -> Result<String, CatalogError> {
     Ok(node::uuid(random()?, 4))
 }
 

@@ -34,9 +34,9 @@ mod subscription;
 mod tests;
 mod validate;
 mod view;
-mod wait;
 mod write;
 
+pub use self::commands::{IntentionRule, new_uuid};
 pub use self::external::{External, NodeUpdate};
 pub use self::index::Topic;
 pub use self::lease::LEASE_TTL;
@@ -194,7 +194,7 @@ impl Catalog {
         ];
         let catalog = Self { shared, tasks: Arc::new(Tasks(tasks)) };
         let Settings { node, node_address, .. } = catalog.settings();
-        let id = commands::new_uuid()?;
+        let id = new_uuid()?;
         catalog.shared.write(|state| plan::own_node(state, node, &id, node_address)).await?;
         Ok(catalog)
     }

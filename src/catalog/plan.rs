@@ -15,7 +15,7 @@ use super::state::State;
 use super::{CatalogError, InstanceRecord, LeaseId, Owner, Unlisted};
 use crate::model::check::cut_output;
 use crate::model::{
-    Check, CheckReport, EndpointId, Instance, InstanceId, Intention, Kind, NodeName, Registration,
+    Check, CheckReport, EndpointId, Instance, InstanceId, Intention, Kind, NodeName, Party, Registration,
 };
 
 /// Most instances in the catalog: twice what the design has to hold.
@@ -115,9 +115,18 @@ fn put_one_check(draft: &mut Draft<'_>, id: &EndpointId, check: &Check) -> Resul
     Ok(held.is_none())
 }
 
-/// Adds or replaces one check, with its status.
+/// Adds or replaces one check. One that is run from a definition, and was before, keeps what was seen.
 pub(super) fn put_check(state: &State, check: &Check) -> Result<Plan<()>, CatalogError> {
     let mut draft = Draft::new(state);
+    let mut check = check.clone();
+    let held = state.check_record(&check.node, &check.id).map(|record| &*record.check);
+    let runs_on = |held: &&Check| held.definition.is_some() && held.instance == check.instance;
+    if let Some(held) = held.filter(runs_on)
+        && check.definition.is_some()
+    {
+        check.status = held.status;
+        check.output.clone_from(&held.output);
+    }
     if let Some((instance, _)) = &check.instance {
         let id = EndpointId { node: check.node.clone(), instance: instance.clone() };
         let record = state.instance_record(&id);
@@ -126,7 +135,7 @@ pub(super) fn put_check(state: &State, check: &Check) -> Result<Plan<()>, Catalo
             draft.put(&Key::Instance(id), &stored_of(record))?;
         }
     }
-    draft.put_check(check.clone())?;
+    draft.put_check(check)?;
     Ok(draft.plan(()))
 }
 
@@ -203,6 +212,40 @@ pub(super) fn put_intention(state: &State, new: &Intention) -> Result<Plan<Inten
     }
     draft.put(&key, &new)?;
     Ok(draft.plan(new))
+}
+
+/// Makes the intentions toward a destination exactly these.
+pub(super) fn replace_intentions(
+    state: &State,
+    destination: &Party,
+    new: &[Intention],
+) -> Result<Plan<()>, CatalogError> {
+    let mut draft = Draft::new(state);
+    let held = |source: &Party| state.intentions.get(&(destination.clone(), source.clone()));
+    let fresh = new.iter().filter(|intention| held(&intention.source).is_none()).count();
+    if state.intentions.len() + fresh > MAX_INTENTIONS {
+        let text = format!("there would be more than {MAX_INTENTIONS} intentions; remove some");
+        return Err(CatalogError::Invalid(text));
+    }
+    for intention in new {
+        let mut intention = intention.clone();
+        let key = Key::Intention(intention.source.clone(), destination.clone());
+        if let Some(held) = held(&intention.source).map(|record| &record.intention) {
+            intention.id.clone_from(&held.id);
+            intention.created_ms = held.created_ms;
+            if (Intention { updated_ms: held.updated_ms, ..intention.clone() }) == **held {
+                draft.rest_on(&key);
+                continue;
+            }
+        }
+        draft.put(&key, &intention)?;
+    }
+    for (to, source) in state.intentions.keys().filter(|(to, _)| to == destination) {
+        if !new.iter().any(|intention| intention.source == *source) {
+            draft.delete(&Key::Intention(source.clone(), to.clone()));
+        }
+    }
+    Ok(draft.plan(()))
 }
 
 pub(super) fn delete_intention(state: &State, key: &Key) -> Plan<bool> {

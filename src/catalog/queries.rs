@@ -122,21 +122,7 @@ impl Catalog {
     /// Waits until the index of a topic passes `index` or `timeout` is over; returns the current one.
     /// Cancel-safe.
     pub async fn wait(&self, topic: &Topic, index: Revision, timeout: Duration) -> Revision {
-        let waiter = self.shared.waiters.join(topic);
-        let passed = async {
-            loop {
-                // Listening begins before the look, so nothing is missed in between.
-                let woken = waiter.notified();
-                tokio::pin!(woken);
-                woken.as_mut().enable();
-                if self.index(topic) > index {
-                    return;
-                }
-                woken.await;
-            }
-        };
-        // Either way the current index is the answer.
-        let _passed = tokio::time::timeout(timeout, passed).await;
+        self.shared.waiters.wait(topic, timeout, || self.index(topic) > index).await;
         self.index(topic)
     }
 

@@ -4,23 +4,22 @@
 //! Only `follow` changes the state, in the order of the store's commits. So a write by another server
 //! is no different from one's own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 
 use super::changelog::Changelog;
 use super::draft::{Output, Plan};
 use super::index::Topic;
 use super::key::PREFIX;
-use super::lease::Deadlines;
 use super::plan;
 use super::proxies::Board;
 use super::reports::Listener;
 use super::state::State;
 use super::subscription::Registry;
-use super::wait::Waiters;
 use super::{CatalogError, LeaseId, Settings};
+use crate::net::deadlines::Clock;
+use crate::net::waiters::Waiters;
 use crate::store::{Commit, Outcome, Revision, Store, StoreError, Watch};
 
 /// How often a write is planned anew because others changed what it is about.
@@ -34,9 +33,9 @@ pub(super) struct Shared {
     live: RwLock<Live>,
     /// The revision that reads show; its sender belongs to the task that applies commits.
     applied: watch::Receiver<Revision>,
-    deadlines: Mutex<Deadlines>,
-    pub(super) lease_granted: Notify,
-    pub(super) waiters: Waiters,
+    /// Of the leases.
+    pub(super) clock: Clock<LeaseId>,
+    pub(super) waiters: Waiters<Topic>,
     pub(super) readers: Registry,
     pub(super) board: Board,
     pub(super) listener: Listener,
@@ -55,10 +54,9 @@ impl Shared {
         state: State,
         applied: watch::Receiver<Revision>,
     ) -> Self {
-        let mut deadlines = Deadlines::default();
-        let now = Instant::now();
+        let clock = Clock::new("leases");
         for (lease, ttl) in &state.leases {
-            deadlines.grant(*lease, *ttl, now);
+            clock.grant(*lease, *ttl);
         }
         let log = Changelog::new(state.position.revision);
         Self {
@@ -66,8 +64,7 @@ impl Shared {
             store,
             live: RwLock::new(Live { state, log }),
             applied,
-            deadlines: Mutex::new(deadlines),
-            lease_granted: Notify::new(),
+            clock,
             waiters: Waiters::default(),
             readers: Registry::default(),
             board: Board::default(),
@@ -78,10 +75,6 @@ impl Shared {
     /// The state, for reading. Hold it briefly and never across an await.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Live> {
         self.live.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
-        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Plans a write on what reads show, commits it, and waits until reads show it. When somebody else
@@ -152,24 +145,19 @@ impl Shared {
         for inbox in marked {
             inbox.wake();
         }
-        let absent = |topic: &Topic| !self.read().state.is_present(topic);
-        self.waiters.wake(&effects.topics, effects.extinction.then_some(absent));
+        self.waiters.wake(&effects.topics);
+        if effects.extinction {
+            self.waiters.wake_where(|topic| !self.read().state.is_present(topic));
+        }
     }
 
     fn apply_leases(&self, leases: &[(LeaseId, Option<std::time::Duration>)]) {
-        if leases.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let mut deadlines = self.deadlines();
         for (lease, ttl) in leases {
             match ttl {
-                Some(ttl) => deadlines.grant(*lease, *ttl, now),
-                None => deadlines.remove(*lease),
+                Some(ttl) => self.clock.grant(*lease, *ttl),
+                None => self.clock.remove(lease),
             }
         }
-        drop(deadlines);
-        self.lease_granted.notify_one();
     }
 
     /// What happened while the store's log did not reach back to us, as one commit.

@@ -23,11 +23,16 @@ pub(super) fn run(args: &ServerArgs, global: &Global) -> Result<Exit, CliError> 
     let level = loaded.agent.log_level.map_or("info", |level| level.as_str());
     log(&args.log, level)?;
     processes::warn(&loaded.diagnostics);
-    process::serve(settings(args, global, loaded)?).map_err(explain)?;
+    process::serve(settings(args, global, loaded, paths)?).map_err(explain)?;
     Ok(Exit::Ok)
 }
 
-fn settings(args: &ServerArgs, global: &Global, loaded: Loaded) -> Result<Settings, CliError> {
+fn settings(
+    args: &ServerArgs,
+    global: &Global,
+    loaded: Loaded,
+    paths: Vec<PathBuf>,
+) -> Result<Settings, CliError> {
     let Loaded { definitions, node_checks, agent, .. } = loaded;
     if agent.dns_port.is_some() || agent.dns_address.is_some() {
         tracing::warn!("the files configure DNS, which this version does not serve");
@@ -50,18 +55,24 @@ fn settings(args: &ServerArgs, global: &Global, loaded: Loaded) -> Result<Settin
     Ok(Settings {
         definitions,
         node_checks,
+        paths,
         data_dir,
         http,
         grpc,
         node: node(args.node.as_ref().or(agent.node_name.as_ref())).map_err(explain)?,
         node_address: args.advertise.clone().or(advertised).unwrap_or_else(|| LOOPBACK.to_string()),
-        datacenter: args.datacenter.clone().or(agent.datacenter).unwrap_or_else(|| "dc1".to_owned()),
+        datacenter: args
+            .datacenter
+            .clone()
+            .or(agent.datacenter.clone())
+            .unwrap_or_else(|| "dc1".to_owned()),
         leaf_ttl: args.leaf_ttl,
         default_action: args
             .default_policy
             .map(Action::from)
             .or(agent.default_intention_policy)
             .unwrap_or(Action::Deny),
+        agent,
         allowed_hosts: args.allowed_host.clone(),
         dev: false,
         next_free_ports: false,

@@ -1,4 +1,5 @@
-//! Edges to the operating system: sockets, accepting, limits, draining, backoff, random numbers.
+//! Edges to the operating system and its clock: sockets, accepting, limits, draining, backoff, deadlines,
+//! waiting, random numbers.
 //!
 //! Nothing here knows of services or identities. Whoever opens a socket does it through this module,
 //! so that every TCP option stands in one place.
@@ -6,6 +7,7 @@
 pub mod accept;
 pub mod backoff;
 pub mod capacity;
+pub mod deadlines;
 pub mod drain;
 pub mod handover;
 pub mod limits;
@@ -14,3 +16,4 @@ pub mod rng;
 pub mod seats;
 pub mod socket;
 pub mod systemd;
+pub mod waiters;

@@ -1,11 +1,12 @@
 //! Durable state behind one small trait: read everything, commit a compare-and-set transaction,
 //! watch from a revision.
 //!
-//! `catalog` and `ca` are the only callers. Every commit has a revision one higher than the last;
+//! `catalog`, `ca`, `kv` and `etcd` are the callers. Every commit has a revision one higher than the last;
 //! a commit is answered after it is durable; watchers see every commit, whole and in order.
 //!
 //! `contents` is the pure part that all stores on this machine share: conditions, revisions and the
-//! log of recent commits. `memory` and `redb` differ only in when a commit counts as kept.
+//! log of recent commits. `memory` and `redb` differ only in when a commit counts as kept. `replica` is
+//! a state in memory that follows a store.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 mod contents;
 mod memory;
 mod redb;
+pub mod replica;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -44,6 +46,8 @@ pub enum StoreError {
     Damaged { key: String, detail: String },
     #[error("revision {0} is too old to watch from; load the store again")]
     Compacted(Revision),
+    #[error("the records change too fast at this place; try again")]
+    Contended,
     #[error("the store has stopped: {0}; nothing more is written until the process is restarted")]
     Stopped(String),
     #[error(

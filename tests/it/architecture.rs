@@ -8,17 +8,18 @@ use std::fs;
 use std::path::Path;
 
 /// Every module of `src`, and the modules it may use. Same module is always allowed.
-const TABLE: [(&str, &[&str]); 18] = [
+const TABLE: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("pb", &["model"]),
     ("net", &["model"]),
     ("config", &["model"]),
     ("store", &["model"]),
-    ("catalog", &["store", "model"]),
+    ("catalog", &["store", "model", "net"]),
     ("health", &["model", "net"]),
+    ("kv", &["store", "catalog", "model", "net"]),
     ("ca", &["store", "model"]),
     ("control", &["catalog", "ca", "model", "net", "tls", "pb"]),
-    ("api", &["catalog", "ca", "model", "net", "telemetry"]),
+    ("api", &["catalog", "ca", "kv", "model", "net", "telemetry"]),
     ("dns", &["catalog", "model", "net", "telemetry"]),
     ("tls", &["model", "net"]),
     ("agent", &["tls", "model", "net", "pb"]),

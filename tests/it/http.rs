@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use weft::api::{ApiState, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
+use weft::kv::Kv;
 use weft::model::{Action, CheckStatus, NodeName};
 use weft::store::{MemoryStore, Store};
 
@@ -36,6 +37,15 @@ pub(crate) struct Touches(pub(crate) Mutex<Vec<(String, CheckStatus, String)>>);
 impl Api {
     /// A server with an empty catalog in memory: node `n1`, datacenter `dc1`, default policy allow.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same in dev mode, which hands out keys.
+    pub(crate) async fn dev() -> Self {
+        Self::start_with(|state| state.hands_out_leaves = true).await
+    }
+
+    async fn start_with(adapt: impl FnOnce(&mut ApiState)) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let settings = catalog::Settings {
             datacenter: "dc1".to_owned(),
@@ -49,9 +59,10 @@ impl Api {
             server_id: "n1".to_owned(),
             leaf_ttl: Duration::from_secs(3600),
         };
-        let ca = Ca::open(store, settings).await.unwrap();
+        let ca = Ca::open(Arc::clone(&store), settings).await.unwrap();
+        let kv = Kv::open(store, catalog.clone()).await.unwrap();
         let clock = Arc::new(Touches::default());
-        let mut state = ApiState::new(catalog.clone(), ca, weft::app::server::decoders());
+        let mut state = ApiState::new(catalog.clone(), ca, kv, weft::app::server::decoders());
         let told = Arc::clone(&clock);
         catalog.on_report(move |taken| {
             let weft::model::CheckReport { id, status, output } = taken.report.clone();
@@ -59,6 +70,7 @@ impl Api {
         });
         state.allowed_hosts = vec!["mesh.test".to_owned()];
         state.routes = axum::Router::new().route("/metrics", axum::routing::get(|| async { "up 1\n" }));
+        adapt(&mut state);
         let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], state).await.unwrap();
         let address = server.local_addrs()[0];
         let (stop, stopped) = oneshot::channel();
@@ -104,6 +116,11 @@ impl Api {
     /// Sends bytes and reads until the server closes. A server that refuses a body it has not read may
     /// break the connection off after its answer.
     pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
+        Answer::parse(&self.bytes(request).await)
+    }
+
+    /// As [`Self::raw`], without a look at the answer.
+    pub(crate) async fn bytes(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let _refused = stream.write_all(request).await;
         let mut bytes = Vec::new();
@@ -114,7 +131,7 @@ impl Api {
             }
         };
         tokio::time::timeout(PATIENCE * 100, reading).await.expect("no end of the answer");
-        Answer::parse(&bytes)
+        bytes
     }
 }
 

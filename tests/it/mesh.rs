@@ -22,6 +22,8 @@ pub(crate) async fn server() -> Server {
     let settings = server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
+        paths: Vec::new(),
+        agent: weft::config::AgentKeys::default(),
         data_dir: None,
         http: ANY,
         grpc: ANY,

@@ -17,7 +17,7 @@ use crate::api::query::Params;
 use crate::api::{App, Shared, reply};
 use crate::catalog::CheckRecord;
 use crate::model::check::cut_output;
-use crate::model::{Check, CheckDefinition, CheckKind, CheckReport, CheckStatus};
+use crate::model::{Check, CheckKind, CheckReport, CheckStatus};
 
 pub(in crate::api) async fn list(State(app): App, params: Params) -> Result<Response, ApiError> {
     let filter = params.filter(schema::CHECK)?;
@@ -55,20 +55,9 @@ pub(in crate::api) async fn register(
             Some((instance.id.clone(), instance.name.clone()))
         }
     };
-    let held = app.state.catalog.check(node, &definition.id);
-    let held = held.filter(|held| is_same(&held.check, &definition));
-    let mut check = Check::declared(node, instance, &definition);
-    if let Some(held) = held {
-        check.status = held.check.status;
-        check.output.clone_from(&held.check.output);
-    }
+    let check = Check::declared(node, instance, &definition);
     app.state.catalog.put_check(&check).await?;
     Ok(reply::empty())
-}
-
-fn is_same(held: &Check, new: &CheckDefinition) -> bool {
-    let same_start = |held: &CheckDefinition| CheckDefinition { initial: new.initial, ..held.clone() };
-    held.definition.as_ref().is_some_and(|held| same_start(held) == *new)
 }
 
 /// Removing what is not there is a success, as in Consul.

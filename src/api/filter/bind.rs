@@ -12,9 +12,9 @@ use crate::api::query::parse_bool;
 
 #[derive(Debug, Clone)]
 pub(super) enum Node {
-    Not(Box<Node>),
-    All(Vec<Node>),
-    Any(Vec<Node>),
+    Not(Box<Self>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
     Match(Bound),
 }
 

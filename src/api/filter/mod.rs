@@ -73,11 +73,11 @@ impl Filter {
 /// An expression as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expression {
-    Not(Box<Expression>),
+    Not(Box<Self>),
     /// Two or more, all of which must hold.
-    All(Vec<Expression>),
+    All(Vec<Self>),
     /// Two or more, one of which must hold.
-    Any(Vec<Expression>),
+    Any(Vec<Self>),
     Match(Match),
 }
 

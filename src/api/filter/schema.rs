@@ -21,7 +21,7 @@ pub(super) enum Kind {
     /// Objects; a selector goes on inside of any of them.
     List(&'static [Field]),
     /// Values by key; any key may be selected.
-    Map(&'static Kind),
+    Map(&'static Self),
     Object(&'static [Field]),
 }
 

@@ -4,6 +4,7 @@
 pub(super) mod agent;
 pub(super) mod check;
 pub(super) mod intention;
+pub(super) mod kv;
 pub(super) mod metrics;
 pub(super) mod node;
 pub(super) mod roots;

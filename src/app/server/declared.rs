@@ -1,18 +1,30 @@
-//! Services declared in the server's own files: registered at start, and deregistered when a later
-//! start finds them gone from the files. What was registered over an API is left alone.
+//! What the server's own files declare: registered at start and at each reload, and deregistered when it
+//! has gone from the files. What was registered over an API is left alone.
 
 use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
 
 use crate::app::AppError;
 use crate::catalog::{Catalog, Owner, Unlisted};
 use crate::model::service::SIDECAR_PORTS;
-use crate::model::{Check, CheckDefinition, Definition, InstanceId, NodeName};
+use crate::model::{Check, CheckDefinition, CheckId, Definition, InstanceId, NodeName};
 use crate::store::{Op, Store, StoreError, Txn};
 
 /// Where the ids of declared services are kept, so that the next start knows them.
 const KEY: &str = "app/declared";
 
-/// Makes the catalog agree with the files.
+/// What files declare, by id.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Remembered {
+    services: BTreeSet<InstanceId>,
+    #[serde(default)]
+    checks: BTreeSet<CheckId>,
+}
+
+/// Makes the catalog agree with the files: what is new in them comes, what has gone from them goes, and
+/// what stays keeps the state of its checks. All services come in one transaction, so that a fault in
+/// one of them changes nothing.
 pub(super) async fn apply(
     store: &dyn Store,
     catalog: &Catalog,
@@ -35,11 +47,18 @@ pub(super) async fn apply(
     for definition in node_checks {
         catalog.put_check(&node_check(node, definition)).await?;
     }
-    let now: BTreeSet<InstanceId> = definitions.iter().map(|d| d.id.clone()).collect();
-    for gone in remembered(store).await?.difference(&now) {
+    let now = Remembered {
+        services: definitions.iter().map(|definition| definition.id.clone()).collect(),
+        checks: node_checks.iter().map(|check| check.id.clone()).collect(),
+    };
+    let before = remembered(store).await?;
+    for gone in before.services.difference(&now.services) {
         catalog.deregister(node, gone).await?;
     }
-    remember(store, &now).await
+    for gone in before.checks.difference(&now.checks) {
+        catalog.delete_check(node, gone).await?;
+    }
+    if before == now { Ok(()) } else { remember(store, &now).await }
 }
 
 fn node_check(node: &NodeName, definition: &CheckDefinition) -> Check {
@@ -47,15 +66,15 @@ fn node_check(node: &NodeName, definition: &CheckDefinition) -> Check {
     Check { type_name: String::new(), ..Check::declared(node, None, definition) }
 }
 
-async fn remembered(store: &dyn Store) -> Result<BTreeSet<InstanceId>, AppError> {
+async fn remembered(store: &dyn Store) -> Result<Remembered, AppError> {
     let image = store.load(KEY).await?;
     let Some(entry) = image.entries.into_iter().find(|entry| entry.key == KEY) else {
-        return Ok(BTreeSet::new());
+        return Ok(Remembered::default());
     };
     serde_json::from_slice(&entry.value).map_err(|error| damaged(&error))
 }
 
-async fn remember(store: &dyn Store, ids: &BTreeSet<InstanceId>) -> Result<(), AppError> {
+async fn remember(store: &dyn Store, ids: &Remembered) -> Result<(), AppError> {
     let value = serde_json::to_vec(ids).map_err(|error| damaged(&error))?;
     let put = Op::Put { key: KEY.to_owned(), value: value.into() };
     store.commit(Txn { conditions: Vec::new(), ops: vec![put] }).await?;

@@ -48,6 +48,32 @@ pub struct AgentKeys {
     pub default_intention_policy: Option<Action>,
 }
 
+impl AgentKeys {
+    /// The keys, as files spell them, that say something else in `other`.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let all = [
+            ("datacenter", self.datacenter != other.datacenter),
+            ("node_name", self.node_name != other.node_name),
+            ("data_dir", self.data_dir != other.data_dir),
+            ("log_level", self.log_level != other.log_level),
+            ("ports.http", self.http_port != other.http_port),
+            ("ports.grpc_tls", self.grpc_tls_port != other.grpc_tls_port),
+            ("ports.dns", self.dns_port != other.dns_port),
+            ("client_addr", self.client_addr != other.client_addr),
+            ("addresses.http", self.http_address != other.http_address),
+            ("addresses.grpc_tls", self.grpc_address != other.grpc_address),
+            ("addresses.dns", self.dns_address != other.dns_address),
+            ("advertise_addr", self.advertise_addr != other.advertise_addr),
+            (
+                "default_intention_policy",
+                self.default_intention_policy != other.default_intention_policy,
+            ),
+        ];
+        all.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}
+
 /// The agent keys while files are still being read.
 #[derive(Default)]
 pub(in crate::config) struct AgentDraft {

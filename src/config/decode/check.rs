@@ -398,9 +398,13 @@ fn probe_interval(
 }
 
 fn initial(report: &mut Report<'_>, fields: &Fields<'_>) -> CheckStatus {
-    let parse =
-        |word: &str| CheckStatus::parse(word).ok_or("`status` must be passing, warning or critical");
-    fields.parsed(report, "status", parse).unwrap_or(CheckStatus::Critical)
+    let given = fields.text_entry(report, "status").filter(|(word, _)| !word.is_empty());
+    let Some((word, span)) = given else { return CheckStatus::Critical };
+    CheckStatus::parse(word).unwrap_or_else(|| {
+        let message = "`status` must be passing, warning or critical";
+        report.error(Code::Value, span, message).consul("Bad check status");
+        CheckStatus::Critical
+    })
 }
 
 fn deregister_after(report: &mut Report<'_>, fields: &Fields<'_>) -> Option<Duration> {

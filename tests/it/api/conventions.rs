@@ -117,3 +117,25 @@ async fn layouts_and_methods() {
     assert_eq!(api.get("/metrics").await.body, "up 1\n");
     api.stop().await;
 }
+
+#[tokio::test]
+async fn long_answers_are_compressed_for_those_who_ask() {
+    let api = Api::start().await;
+    for number in 0..40 {
+        let body = format!(r#"{{"Name":"service-with-a-long-name","ID":"s{number}"}}"#);
+        assert_eq!(api.put("/v1/agent/service/register", &body).await.status, 200);
+    }
+    let plain = api.get("/v1/agent/services").await;
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "Accept-Encoding"));
+    let head =
+        format!("GET /v1/agent/services HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", api.address);
+    let zipped = api.bytes(format!("{head}Accept-Encoding: gzip\r\n\r\n").as_bytes()).await;
+    let text = String::from_utf8_lossy(&zipped).to_lowercase();
+    assert!(text.contains("content-encoding: gzip"), "{text}");
+    assert!(zipped.len() * 4 < plain.body.len(), "{} of {} bytes", zipped.len(), plain.body.len());
+    let short = api.send("GET", "/v1/catalog/datacenters", &[("Accept-Encoding", "gzip")], "").await;
+    assert_eq!((short.header("content-encoding"), short.body.as_str()), ("", r#"["dc1"]"#));
+    let cached = api.get("/v1/health/service/x?cached").await;
+    assert_eq!((cached.header("x-cache"), cached.header("age")), ("HIT", "0"));
+    api.stop().await;
+}

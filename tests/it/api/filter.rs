@@ -7,7 +7,7 @@ use crate::http::Api;
 async fn start() -> Api {
     let api = Api::start().await;
     for body in [
-        r#"{"Name":"web","Port":80,"Tags":["v1"],"Meta":{"zone":"a"},"Check":{"TTL":"30s"},"Upstreams":{"db":1}}"#,
+        r#"{"Name":"web","Port":80,"Tags":["v1"],"Meta":{"zone":"a"},"Check":{"TTL":"30s"},"Connect":{"SidecarService":{"Proxy":{"Upstreams":[{"DestinationName":"db","LocalBindPort":1}]}}}}"#,
         r#"{"Name":"web","ID":"web-2","Port":81,"Tags":["v2"],"Meta":{"zone":"b"}}"#,
         r#"{"Name":"db","Port":5432,"Tags":["primary"]}"#,
     ] {

@@ -15,6 +15,7 @@ mod overload;
 mod pair;
 mod policy;
 mod registry;
+mod reload;
 mod renewal;
 mod restart;
 mod run;

@@ -1,0 +1,147 @@
+//! `/v1/agent/connect/ca/leaf`: certificates with their keys, for applications that speak Connect
+//! themselves.
+//!
+//! Whoever reaches this endpoint can be any service, so it is served where no tokens are needed anyway
+//! (dev mode) and refused elsewhere. One certificate for each name is kept in memory and replaced well
+//! before it expires, and when the roots change; an expired one is never served.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+
+use super::catalog::service_name;
+use super::error::ApiError;
+use super::query::Params;
+use super::{App, Index, Shared, blocking, reply};
+use crate::ca::ServiceMaterial;
+use crate::model::ServiceName;
+use crate::model::time::{epoch_ms, rfc3339};
+
+/// Certificates that are kept; beyond that the one that expires first goes.
+const MAX_LEAVES: usize = 1024;
+/// A certificate is replaced after this part of its life, as sidecars do.
+const RENEW_AT: f64 = 0.5;
+
+/// All certificates that were handed out and are still good.
+#[derive(Default)]
+pub(super) struct Leaves {
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    by_name: HashMap<ServiceName, Leaf>,
+    last: Index,
+}
+
+struct Leaf {
+    material: ServiceMaterial,
+    /// Of the bundle it was made under.
+    bundle: u64,
+    index: Index,
+}
+
+impl Leaf {
+    /// When it has to be replaced.
+    fn due(&self) -> SystemTime {
+        let (from, until) = (self.material.leaf.not_before, self.material.leaf.not_after);
+        from + until.duration_since(from).unwrap_or_default().mul_f64(RENEW_AT)
+    }
+}
+
+impl Leaves {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the certificate of a service, a new one when there is none that is good.
+    fn with<T>(
+        &self,
+        app: &Shared,
+        name: &ServiceName,
+        show: impl FnOnce(&Leaf) -> T,
+    ) -> Result<T, ApiError> {
+        let now = SystemTime::now();
+        let bundle = app.state.ca.bundle().borrow().version;
+        let mut held = self.lock();
+        let good = held.by_name.get(name).is_some_and(|leaf| leaf.bundle == bundle && now < leaf.due());
+        if !good {
+            let material = app.state.ca.service_material(name)?;
+            // Seconds keep the index from going back when the server is restarted.
+            held.last = (held.last + 1).max(epoch_ms(now) / 1000);
+            let index = held.last;
+            held.make_room();
+            held.by_name.insert(name.clone(), Leaf { material, bundle, index });
+        }
+        let leaf = held.by_name.get(name);
+        leaf.map(show).ok_or_else(|| ApiError::internal("the certificate is gone again; try again"))
+    }
+}
+
+impl Held {
+    fn make_room(&mut self) {
+        if self.by_name.len() < MAX_LEAVES {
+            return;
+        }
+        let first = self.by_name.iter().min_by_key(|(_, leaf)| leaf.due());
+        if let Some(name) = first.map(|(name, _)| name.clone()) {
+            self.by_name.remove(&name);
+        }
+    }
+}
+
+pub(super) async fn no_name() -> ApiError {
+    ApiError::internal("URI must be either service or agent")
+}
+
+/// The certificate and key of a service, registered or not; with an index, only a newer one.
+pub(super) async fn leaf(
+    State(app): App,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let options = params.read_options(&app.state.catalog.settings().datacenter)?;
+    if !app.state.hands_out_leaves {
+        let text = "keys of services are handed out in dev mode only; use a sidecar, or `weft run`";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, text));
+    }
+    let name = service_name(&name)?;
+    let (index, due) = app.leaves.with(&app, &name, |leaf| (leaf.index, leaf.due()))?;
+    if options.must_wait(index) {
+        let mut bundle = app.state.ca.bundle();
+        let version = bundle.borrow_and_update().version;
+        let renewed = async {
+            let left = due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                // An error means that the authority is gone: nothing will change any more.
+                _ = bundle.wait_for(|bundle| bundle.version > version) => {}
+            }
+        };
+        blocking::hold(&app, &options, renewed).await;
+    }
+    let (index, shape) = app.leaves.with(&app, &name, |leaf| (leaf.index, shape(&name, leaf)))?;
+    let mut response = reply::json(params.layout, &shape);
+    reply::add_index(&mut response, index, true);
+    Ok(response)
+}
+
+fn shape(name: &ServiceName, leaf: &Leaf) -> serde_json::Value {
+    let material = &leaf.material;
+    json!({
+        "SerialNumber": material.leaf.serial,
+        "CertPEM": material.chain_pem,
+        "PrivateKeyPEM": material.key_pem.as_str(),
+        "Service": name.as_str(),
+        "ServiceURI": material.leaf.id.to_string(),
+        "ValidAfter": rfc3339(epoch_ms(material.leaf.not_before)),
+        "ValidBefore": rfc3339(epoch_ms(material.leaf.not_after)),
+        "CreateIndex": leaf.index,
+        "ModifyIndex": leaf.index,
+    })
+}
