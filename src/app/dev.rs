@@ -2,14 +2,15 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::AppError;
 use super::demo::{Demo, card, story, traffic};
-use super::process::{Kind, Signals, runtime};
+use super::process::{Kind, Signals, runtime, until_told};
 use super::server::{self, Server};
 use crate::config::AgentKeys;
-use crate::model::{Action, NodeName};
+use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::net::socket;
 
 /// What `weft dev` is told.
@@ -23,8 +24,23 @@ pub struct Settings {
     pub port_offset: u16,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub node: NodeName,
+    pub datacenter: String,
     pub leaf_ttl: Duration,
     pub default_action: Action,
+    /// Ports that are taken move to the next free one.
+    pub next_free_ports: bool,
+    /// What files declare.
+    pub files: Files,
+}
+
+/// Files to start with, and what they say.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    pub paths: Vec<PathBuf>,
+    pub definitions: Vec<Definition>,
+    pub node_checks: Vec<CheckDefinition>,
+    pub agent: AgentKeys,
 }
 
 /// Runs until a signal, or until the story is told.
@@ -54,12 +70,7 @@ async fn plain(
     started: Instant,
 ) -> Result<(), AppError> {
     show(&card::server(&server, started.elapsed()), settings.json)?;
-    let left = server.asked_to_leave();
-    tokio::select! {
-        () = signals.received() => {}
-        () = left => {}
-        fault = server.failed() => return Err(fault),
-    }
+    until_told(&mut server, signals).await?;
     server.stop().await;
     Ok(())
 }
@@ -112,20 +123,20 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         }
     }
     Ok(server::Settings {
-        definitions: Vec::new(),
-        node_checks: Vec::new(),
-        paths: Vec::new(),
-        agent: AgentKeys::default(),
+        definitions: settings.files.definitions.clone(),
+        node_checks: settings.files.node_checks.clone(),
+        paths: settings.files.paths.clone(),
+        agent: settings.files.agent.clone(),
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,
-        node: NodeName::new("dev")?,
+        node: settings.node.clone(),
         node_address: IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
-        datacenter: "dc1".to_owned(),
+        datacenter: settings.datacenter.clone(),
         leaf_ttl: settings.leaf_ttl,
         default_action: settings.default_action,
         allowed_hosts: Vec::new(),
         dev: true,
-        next_free_ports: true,
+        next_free_ports: settings.next_free_ports,
     })
 }

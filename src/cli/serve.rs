@@ -39,7 +39,7 @@ fn settings(
     }
     let http = match global.http_addr {
         Some(_) => listen_address(global)?,
-        None => address(agent.http_address, agent.http_port, &agent, HTTP_PORT, "http")?,
+        None => http_address(&agent)?,
     };
     let grpc = match args.grpc_addr {
         Some(address) => address,
@@ -77,6 +77,11 @@ fn settings(
         dev: false,
         next_free_ports: false,
     })
+}
+
+/// Where files say that the HTTP API listens.
+pub(super) fn http_address(agent: &AgentKeys) -> Result<SocketAddr, CliError> {
+    address(agent.http_address, agent.http_port, agent, HTTP_PORT, "http")
 }
 
 /// Where files say to listen, or the default port on loopback.
