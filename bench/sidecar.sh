@@ -25,7 +25,7 @@ median() { sort -n | sed -n "$(((runs + 1) / 2))p"; }
 
 grpc=$(free_port)
 http=$(free_port)
-start server "$WEFT" dev --http-addr "127.0.0.1:$http" --grpc-addr "127.0.0.1:$grpc"
+start server "$WEFT" dev --http-addr "127.0.0.1:$http" --grpc-addr "127.0.0.1:$grpc" --dns-addr off
 until_ok 10 is_ready "$http"
 
 cat >"$work/web.hcl" <<HCL

@@ -77,7 +77,7 @@ start_server() {
     http_addr=127.0.0.1:$(free_port)
     grpc_addr=127.0.0.1:$(free_port)
     export WEFT_HTTP_ADDR=$http_addr
-    start server "$WEFT" server --data-dir "$work/data" --http-addr "$http_addr" --grpc-addr "$grpc_addr" --node example
+    start server "$WEFT" server --data-dir "$work/data" --http-addr "$http_addr" --grpc-addr "$grpc_addr" --dns-addr off --node example
     until_ok 10 "$WEFT" status
 }
 

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dns;
 pub mod health;
 pub mod kv;
 pub mod model;

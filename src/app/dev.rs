@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::AppError;
 use super::demo::{Demo, card, story, traffic};
 use super::process::{Kind, Signals, runtime, until_told};
-use super::server::{self, Server};
+use super::server::{self, DnsSettings, Server};
 use crate::config::AgentKeys;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::net::socket;
@@ -24,6 +24,7 @@ pub struct Settings {
     pub port_offset: u16,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub dns: Option<SocketAddr>,
     pub node: NodeName,
     pub datacenter: String,
     pub leaf_ttl: Duration,
@@ -114,7 +115,7 @@ fn show(card: &card::Card, json: bool) -> Result<(), AppError> {
 }
 
 fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
-    for address in [settings.http, settings.grpc] {
+    for address in [Some(settings.http), Some(settings.grpc), settings.dns].into_iter().flatten() {
         if !address.ip().is_loopback() {
             return Err(AppError::Usage(format!(
                 "`weft dev` needs no tokens and therefore listens on loopback only, not on {address}; \
@@ -122,6 +123,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
             )));
         }
     }
+    let names = server::names(&settings.files.agent.dns)?;
     Ok(server::Settings {
         definitions: settings.files.definitions.clone(),
         node_checks: settings.files.node_checks.clone(),
@@ -130,6 +132,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,
+        dns: settings.dns.map(|address| DnsSettings { address, names }),
         node: settings.node.clone(),
         node_address: IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
         datacenter: settings.datacenter.clone(),

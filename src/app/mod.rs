@@ -24,6 +24,7 @@ use crate::ca::CaError;
 use crate::catalog::CatalogError;
 use crate::config::Diagnostic;
 use crate::control::ControlError;
+use crate::dns::DnsError;
 use crate::kv::KvError;
 use crate::model::NameError;
 use crate::store::StoreError;
@@ -57,6 +58,8 @@ pub enum AppError {
     Control(#[from] ControlError),
     #[error(transparent)]
     Api(#[from] api::BindError),
+    #[error(transparent)]
+    Dns(#[from] DnsError),
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]

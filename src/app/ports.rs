@@ -8,7 +8,7 @@ use crate::model::service::SIDECAR_PORTS;
 use crate::net::socket;
 
 /// How many ports after the wanted one are tried where a taken port is not a failure.
-const NEXT_FREE_TRIES: u16 = 64;
+pub(super) const NEXT_FREE_TRIES: u16 = 64;
 
 /// Binds exactly `address`.
 pub(super) fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, AppError> {

@@ -1,8 +1,9 @@
-//! The control plane of one process: store, catalog, CA, checks, gRPC port and HTTP API.
+//! The control plane of one process: store, catalog, CA, checks, gRPC port, HTTP API and DNS.
 
 mod checks;
 mod declared;
 mod metrics;
+mod names;
 mod own;
 mod reaper;
 mod reload;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 
 use self::checks::Checks;
 use self::metrics::{CountedStore, count_events};
+pub use self::names::{DnsSettings, names};
 pub use self::reload::ReloadError;
 use self::reload::Reloader;
 use super::{AppError, ports};
@@ -25,6 +27,7 @@ use crate::ca::{self, Ca};
 use crate::catalog::{self, Catalog};
 use crate::config::{self, AgentKeys};
 use crate::control::{self, edges::Edges};
+use crate::dns;
 use crate::kv::Kv;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::store::{MemoryStore, RedbStore, Store};
@@ -49,6 +52,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    /// `None` answers no names.
+    pub dns: Option<DnsSettings>,
     pub node: NodeName,
     pub node_address: String,
     pub datacenter: String,
@@ -68,6 +73,7 @@ pub struct Settings {
 pub struct Bound {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub dns: Option<SocketAddr>,
 }
 
 /// A running control plane.
@@ -104,6 +110,7 @@ impl Server {
         let mut grpc =
             control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
         own::register(&catalog, grpc.local_addr().port()).await?;
+        let dns = names::bind(&settings, &catalog, &metrics)?;
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
         checks.listen(&metrics);
@@ -131,8 +138,11 @@ impl Server {
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
         let api = api::Server::bind(&[http], state).await?;
-        let bound =
-            Bound { http: api.local_addrs().first().copied().unwrap_or(http), grpc: grpc.local_addr() };
+        let bound = Bound {
+            http: api.local_addrs().first().copied().unwrap_or(http),
+            grpc: grpc.local_addr(),
+            dns: dns.as_ref().map(dns::Server::local_addr),
+        };
 
         let (stop, stopped) = watch::channel(false);
         let until = |mut stopped: watch::Receiver<bool>| async move {
@@ -140,7 +150,7 @@ impl Server {
             let _stop = stopped.wait_for(|stop| *stop).await;
         };
         let mut tasks = JoinSet::new();
-        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped));
+        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped.clone()));
         tasks.spawn(async move {
             grpc.serve(grpc_stop).await;
             "the gRPC port"
@@ -149,12 +159,19 @@ impl Server {
             api.serve(api_stop).await;
             "the HTTP API"
         });
+        if let Some(dns) = dns {
+            let dns_stop = until(stopped);
+            tasks.spawn(async move {
+                dns.serve(dns_stop).await;
+                "the DNS port"
+            });
+        }
         tasks.spawn(async move {
             checks.run().await;
             "the check runner"
         });
         starting.done();
-        tracing::info!(http = %bound.http, grpc = %bound.grpc, trust_domain = %ca.trust_domain(), "server is ready");
+        tracing::info!(http = %bound.http, grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
         let _reader = reader;
         Ok(Self { bound, catalog, ca, edges, _reader, readiness, reloader, leaving, stop, tasks })
     }
@@ -206,8 +223,8 @@ impl Server {
     pub async fn stop(mut self) {
         self.readiness.drain();
         self.stop.send_replace(true);
-        // The check runner has no end of its own; both ports bound their drain.
-        for _port in 0..2 {
+        // The check runner has no end of its own; all ports bound their drain.
+        for _port in 0..2 + usize::from(self.bound.dns.is_some()) {
             self.tasks.join_next().await;
         }
     }

@@ -148,6 +148,26 @@ pub struct Node {
     pub modified: Revision,
 }
 
+impl Node {
+    /// The metadata that clients are shown: nodes with an agent have the network segment that they
+    /// look for.
+    #[must_use]
+    pub fn shown_meta(&self) -> BTreeMap<&str, &str> {
+        let mut meta: BTreeMap<_, _> = self.meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        if self.has_agent {
+            meta.entry("consul-network-segment").or_insert("");
+        }
+        meta
+    }
+}
+
+/// Who is at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    Node(NodeName),
+    Service(ServiceName),
+}
+
 /// What one sidecar wants to hear of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interest {

@@ -1,11 +1,13 @@
 //! The catalog's reads, the waiting for changes, and the board of sidecars.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Catalog, CheckRecord, HealthEntry, InstanceRecord, Interest, Node, Subscription, Topic, proxies,
+    Catalog, CheckRecord, HealthEntry, Holder, InstanceRecord, Interest, Node, Subscription, Topic,
+    proxies,
 };
 use crate::model::{
     CheckStatus, EndpointId, InstanceId, Intention, Intentions, NodeName, Position, ServiceName, Verdict,
@@ -83,6 +85,18 @@ impl Catalog {
     #[must_use]
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.shared.read().state.node_list()
+    }
+
+    /// A node by its name, without regard to ASCII case. Looks at every node.
+    #[must_use]
+    pub fn node_named(&self, name: &str) -> Option<Arc<Node>> {
+        self.shared.read().state.node_named(name)
+    }
+
+    /// Who is at an address: a node, else a service. Looks at every node and instance.
+    #[must_use]
+    pub fn holder_of(&self, address: IpAddr) -> Option<Holder> {
+        self.shared.read().state.holder_of(address)
     }
 
     /// One check of a node or of an instance on it.

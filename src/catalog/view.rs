@@ -1,12 +1,13 @@
 //! Reading the state. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::index::Topic;
 use super::resource::{Resource, Scope};
 use super::state::{NodeState, State, endpoint_of};
-use super::{CheckRecord, HealthEntry, InstanceRecord, Interest, Node};
+use super::{CheckRecord, HealthEntry, Holder, InstanceRecord, Interest, Node};
 use crate::model::snapshot::Change;
 use crate::model::{
     CheckStatus, Endpoint, EndpointId, InstanceId, Intention, Kind, NodeName, Party, ServiceName,
@@ -75,6 +76,23 @@ impl State {
     pub(super) fn node_list(&self) -> Vec<Arc<Node>> {
         let views = self.nodes.values().filter_map(|state| state.view.as_ref());
         views.map(|view| Arc::clone(&view.node)).collect()
+    }
+
+    pub(super) fn node_named(&self, name: &str) -> Option<Arc<Node>> {
+        let is_named = |known: &NodeName| known.as_str().eq_ignore_ascii_case(name);
+        let folded = || self.nodes.iter().find(|(known, _)| is_named(known)).map(|(_, state)| state);
+        let state = self.nodes.get(name).or_else(folded)?;
+        state.view.as_ref().map(|view| Arc::clone(&view.node))
+    }
+
+    pub(super) fn holder_of(&self, address: IpAddr) -> Option<Holder> {
+        let mut nodes = self.nodes.values().filter_map(|state| state.view.as_ref());
+        if let Some(view) = nodes.find(|view| is_address(&view.node.address, address)) {
+            return Some(Holder::Node(view.node.name.clone()));
+        }
+        let mut instances = self.nodes.values().flat_map(|state| state.instances.values());
+        let found = instances.find(|record| is_address(&record.instance.address, address))?;
+        Some(Holder::Service(found.instance.name.clone()))
     }
 
     /// All checks of a node: its own first, then by id.
@@ -187,6 +205,12 @@ impl State {
         let (of, application) = endpoint_of(&record.instance);
         (of == *service && application == *id).then_some(record)
     }
+}
+
+/// Whether a text, which may be a host name, is this address.
+fn is_address(text: &str, address: IpAddr) -> bool {
+    text.starts_with(|first: char| first.is_ascii_hexdigit() || first == ':')
+        && text.parse() == Ok(address)
 }
 
 impl NodeState {

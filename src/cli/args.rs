@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -28,6 +29,9 @@ pub struct ServerArgs {
     /// Where sidecars connect, always over TLS 1.3 [default: 127.0.0.1:8503]
     #[arg(long, value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,
+    /// Where names are answered, over UDP and TCP; `off` for nowhere [default: 127.0.0.1:8600]
+    #[arg(long, value_name = "IP:PORT")]
+    pub dns_addr: Option<DnsAddr>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
@@ -153,6 +157,10 @@ pub struct DevArgs {
     /// Where sidecars connect [default: 127.0.0.1:8503 and the offset]
     #[arg(long, value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,
+    /// Where names are answered, over UDP and TCP; `off` for nowhere [default: 127.0.0.1:8600 and the
+    /// offset]
+    #[arg(long, value_name = "IP:PORT")]
+    pub dns_addr: Option<DnsAddr>,
     /// Life of the certificates of services, 10s to 720h
     #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = dev_leaf_ttl)]
     pub leaf_ttl: Duration,
@@ -208,6 +216,24 @@ impl From<Policy> for Action {
         match policy {
             Policy::Allow => Self::Allow,
             Policy::Deny => Self::Deny,
+        }
+    }
+}
+
+/// Where DNS is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsAddr {
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for DnsAddr {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| "write it as IP:PORT, or `off`"),
         }
     }
 }
@@ -277,6 +303,9 @@ mod tests {
         for bad in ["h", "h:", ":1", "::1:1", "h:0", "h:70000"] {
             assert!(host_port(bad).is_err(), "{bad}");
         }
+        assert_eq!("off".parse(), Ok(DnsAddr::Off));
+        assert_eq!("[::1]:53".parse(), Ok(DnsAddr::At(([0, 0, 0, 0, 0, 0, 0, 1], 53).into())));
+        assert!("8600".parse::<DnsAddr>().is_err());
         assert!(leaf_ttl("5m").is_ok() && leaf_ttl("720h").is_ok());
         assert!(leaf_ttl("4m59s").is_err() && leaf_ttl("721h").is_err() && leaf_ttl("72").is_err());
     }

@@ -64,6 +64,12 @@ pub(super) fn explain(error: AppError) -> CliError {
             let next = "stop what uses the port (`ss -ltnp` shows it), or choose another port";
             CliError::new(Fault::Local, what, "the server's ports", next)
         }
+        AppError::Dns(_) => CliError::new(
+            Fault::Local,
+            what,
+            "the DNS port",
+            "choose another one with --dns-addr IP:PORT, or none with --dns-addr off",
+        ),
         AppError::Start { what, source } => {
             let next = "check that the program exists and that limits (ulimit -a) allow it";
             CliError::new(Fault::Local, format!("cannot start {what}"), source.to_string(), next)

@@ -22,6 +22,7 @@ use crate::telemetry::logging::{self, Format};
 
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
+const DEFAULT_DNS_PORT: u16 = 8600;
 const DEV_NODE: &str = "dev";
 const DC: &str = "dc1";
 /// Longest token file that is read; a token has about 150 bytes.
@@ -85,6 +86,11 @@ pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
         (None, true) => serve::http_address(&agent)?,
         (None, false) => loopback(DEFAULT_HTTP_PORT),
     };
+    let files_place_dns = agent.dns_port.is_some() || agent.dns_address.is_some();
+    let dns = match (args.dns_addr, files_place_dns || agent.client_addr.is_some()) {
+        (None, false) => Some(loopback(DEFAULT_DNS_PORT)),
+        (flag, _) => serve::dns_address(flag, &agent)?,
+    };
     let name = args.node.as_ref().or(agent.node_name.as_ref()).cloned();
     let node = name.map_or_else(|| NodeName::new(DEV_NODE), Ok);
     let action = args.default_policy.map(Action::from).or(agent.default_intention_policy);
@@ -96,6 +102,7 @@ pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
         port_offset: args.port_offset,
         http,
         grpc: args.grpc_addr.unwrap_or_else(|| loopback(DEFAULT_GRPC_PORT)),
+        dns,
         node: node.map_err(|fault| explain(fault.into()))?,
         datacenter: args
             .datacenter

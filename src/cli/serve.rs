@@ -4,17 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::Global;
-use super::args::ServerArgs;
+use super::args::{DnsAddr, ServerArgs};
 use super::error::{CliError, Exit};
 use super::failure::explain;
 use super::processes::{self, listen_address, log, node};
-use crate::app::server::Settings;
+use crate::app::server::{DnsSettings, Settings, names};
 use crate::app::{AppError, process};
 use crate::config::{AgentKeys, Loaded, PortSetting};
 use crate::model::Action;
 
 const HTTP_PORT: u16 = 8500;
 const GRPC_PORT: u16 = 8503;
+const DNS_PORT: u16 = 8600;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub(super) fn run(args: &ServerArgs, global: &Global) -> Result<Exit, CliError> {
@@ -34,9 +35,6 @@ fn settings(
     paths: Vec<PathBuf>,
 ) -> Result<Settings, CliError> {
     let Loaded { definitions, node_checks, agent, .. } = loaded;
-    if agent.dns_port.is_some() || agent.dns_address.is_some() {
-        tracing::warn!("the files configure DNS, which this version does not serve");
-    }
     let http = match global.http_addr {
         Some(_) => listen_address(global)?,
         None => http_address(&agent)?,
@@ -45,6 +43,8 @@ fn settings(
         Some(address) => address,
         None => address(agent.grpc_address, agent.grpc_tls_port, &agent, GRPC_PORT, "grpc_tls")?,
     };
+    let dns = dns_address(args.dns_addr, &agent)?;
+    let names = names(&agent.dns).map_err(|fault| explain(fault.into()))?;
     let data_dir = args.data_dir.clone().or_else(|| agent.data_dir.clone()).filter(|_| !args.memory);
     if data_dir.is_none() && !args.memory {
         let usage = "say where to keep the state with --data-dir DIR (or data_dir in a file), \
@@ -59,6 +59,7 @@ fn settings(
         data_dir,
         http,
         grpc,
+        dns: dns.map(|address| DnsSettings { address, names }),
         node: node(args.node.as_ref().or(agent.node_name.as_ref())).map_err(explain)?,
         node_address: args.advertise.clone().or(advertised).unwrap_or_else(|| LOOPBACK.to_string()),
         datacenter: args
@@ -82,6 +83,19 @@ fn settings(
 /// Where files say that the HTTP API listens.
 pub(super) fn http_address(agent: &AgentKeys) -> Result<SocketAddr, CliError> {
     address(agent.http_address, agent.http_port, agent, HTTP_PORT, "http")
+}
+
+/// Where names are answered, if anywhere.
+pub(super) fn dns_address(
+    flag: Option<DnsAddr>,
+    agent: &AgentKeys,
+) -> Result<Option<SocketAddr>, CliError> {
+    match flag {
+        Some(DnsAddr::Off) => Ok(None),
+        Some(DnsAddr::At(address)) => Ok(Some(address)),
+        None if agent.dns_port == Some(PortSetting::Off) => Ok(None),
+        None => address(agent.dns_address, agent.dns_port, agent, DNS_PORT, "dns").map(Some),
+    }
 }
 
 /// Where files say to listen, or the default port on loopback.

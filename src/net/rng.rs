@@ -32,6 +32,14 @@ impl Rng {
         ((self.next_u64() as u128 * bound as u128) >> 64) as u64
     }
 
+    /// Puts items into any order, each as likely as the others.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = self.below(last as u64 + 1);
+            items.swap(last, usize::try_from(other).unwrap_or(last));
+        }
+    }
+
     /// Uniform in `[0, 1)`.
     pub fn fraction(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -58,5 +66,17 @@ mod tests {
         }
         assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");
         assert_ne!(Rng::new().next_u64(), Rng::new().next_u64());
+    }
+
+    #[test]
+    fn every_order_is_as_likely() {
+        let mut rng = Rng::from_seed(2);
+        let mut seen = std::collections::BTreeMap::<_, u32>::new();
+        for _ in 0..6000 {
+            let mut items = [1, 2, 3];
+            rng.shuffle(&mut items);
+            *seen.entry(items).or_default() += 1;
+        }
+        assert!(seen.len() == 6 && seen.values().all(|count| (850..1150).contains(count)), "{seen:?}");
     }
 }

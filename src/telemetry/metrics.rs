@@ -73,6 +73,10 @@ pub(super) mod names {
         ("weft_http_requests", "HTTP API requests answered, by route and class of status code");
     pub(in super::super) const HTTP_SECONDS: Name =
         ("weft_http_request_seconds", "Time to answer an HTTP API request that does not block");
+    pub(in super::super) const DNS_QUERIES: Name =
+        ("weft_dns_queries", "DNS questions answered, by type and code of the answer");
+    pub(in super::super) const DNS_DROPPED: Name =
+        ("weft_dns_dropped", "What came to the DNS port and got no answer, or no service, by cause");
     pub(in super::super) const CHECK_RESULTS: Name =
         ("weft_check_changes", "Changes of health checks taken in, by status");
     pub(in super::super) const CERTIFICATES_ISSUED: Name =

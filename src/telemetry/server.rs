@@ -37,6 +37,17 @@ struct HttpLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DnsLabels {
+    r#type: &'static str,
+    rcode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
     status: &'static str,
 }
@@ -60,6 +71,8 @@ struct Inner {
     grpc_requests: Family<GrpcLabels, Counter>,
     http_requests: Family<HttpLabels, Counter>,
     http_seconds: Histogram,
+    dns_queries: Family<DnsLabels, Counter>,
+    dns_dropped: Family<CauseLabels, Counter>,
     check_changes: Family<StatusLabels, Counter>,
     certificates_issued: Family<ResultLabels, Counter>,
     tokens: Family<EventLabels, Counter>,
@@ -82,6 +95,8 @@ impl ServerMetrics {
             grpc_requests: Family::default(),
             http_requests: Family::default(),
             http_seconds: Histogram::new(HTTP_BUCKETS_SECONDS),
+            dns_queries: Family::default(),
+            dns_dropped: Family::default(),
             check_changes: Family::default(),
             certificates_issued: Family::default(),
             tokens: Family::default(),
@@ -92,6 +107,8 @@ impl ServerMetrics {
         add(&mut registry, names::GRPC_REQUESTS, inner.grpc_requests.clone());
         add(&mut registry, names::HTTP_REQUESTS, inner.http_requests.clone());
         add(&mut registry, names::HTTP_SECONDS, inner.http_seconds.clone());
+        add(&mut registry, names::DNS_QUERIES, inner.dns_queries.clone());
+        add(&mut registry, names::DNS_DROPPED, inner.dns_dropped.clone());
         add(&mut registry, names::CHECK_RESULTS, inner.check_changes.clone());
         add(&mut registry, names::CERTIFICATES_ISSUED, inner.certificates_issued.clone());
         add(&mut registry, names::TOKENS, inner.tokens.clone());
@@ -134,6 +151,16 @@ impl ServerMetrics {
         if let Some(took) = took {
             self.inner.http_seconds.observe(took.as_secs_f64());
         }
+    }
+
+    /// A DNS question was answered; both are words of a closed list.
+    pub fn dns_query(&self, kind: &'static str, rcode: &'static str) {
+        self.inner.dns_queries.get_or_create(&DnsLabels { r#type: kind, rcode }).inc();
+    }
+
+    /// Something came to the DNS port in vain.
+    pub fn dns_dropped(&self, cause: &'static str) {
+        self.inner.dns_dropped.get_or_create(&CauseLabels { cause }).inc();
     }
 
     /// A check changed to this status.

@@ -16,6 +16,7 @@ mod config_corpus;
 mod connect_mode;
 mod consul;
 mod control;
+mod dns;
 mod failover;
 mod fidelity;
 mod fuzz_corpus;

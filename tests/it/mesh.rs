@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::json;
-use weft::app::server::{self, Server};
+use weft::app::server::{self, DnsSettings, Server};
 use weft::app::sidecar::{self, Sidecar};
+use weft::config::DnsKeys;
+use weft::dns;
 use weft::model::{
     Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName, Upstream,
 };
@@ -19,6 +21,11 @@ pub(crate) fn node() -> NodeName {
 }
 
 pub(crate) async fn server() -> Server {
+    server_answering(server::names(&DnsKeys::default()).unwrap()).await
+}
+
+/// A server that is told how to answer names.
+pub(crate) async fn server_answering(names: dns::Settings) -> Server {
     let settings = server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
@@ -27,6 +34,7 @@ pub(crate) async fn server() -> Server {
         data_dir: None,
         http: ANY,
         grpc: ANY,
+        dns: Some(DnsSettings { address: ANY, names }),
         node: node(),
         node_address: LOOPBACK.to_string(),
         datacenter: "dc1".to_owned(),

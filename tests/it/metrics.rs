@@ -137,6 +137,11 @@ async fn every_metric_is_fed() {
         r#"weft_authz_total{src="web",dst="db",action="allow"} 1"#,
     ];
     let db_page = shows(db_admin, &inbound).await;
+    // One question, and one message that is none.
+    let dns = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    dns.connect(server.bound().dns.unwrap()).await.unwrap();
+    dns.send(b"\0").await.unwrap();
+    dns.send(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x06consul\0\0\x06\0\x01").await.unwrap();
     assert_eq!(http::send(http, "POST", "/v1/weft/tokens", r#"{"services":["x"]}"#).await.status, 200);
 
     // Its endpoint stays until the lease runs out, so that web learns the hard way.
@@ -157,6 +162,8 @@ async fn every_metric_is_fed() {
             r#"weft_http_requests_total{route="/v1/weft/tokens",method="POST",class="2xx"} 1"#,
             r#"weft_certificates_issued_total{result="ok"} 2"#,
             r#"weft_tokens_total{event="created"} 1"#,
+            r#"weft_dns_queries_total{type="SOA",rcode="NOERROR"} 1"#,
+            r#"weft_dns_dropped_total{cause="no_question"} 1"#,
             r#"weft_check_changes_total{status="critical"} "#,
             r#"weft_catalog_size{kind="instances"} 5"#,
             r#"weft_catalog_checks{status="passing"}"#,

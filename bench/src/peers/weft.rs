@@ -76,7 +76,7 @@ impl Peer for Weft {
             program,
             [&"server", &"--data-dir", &data, &"--http-addr", &http, &"--grpc-addr", &grpc],
         );
-        server.args(["--node", "bench", "--default-policy", "allow"]);
+        server.args(["--node", "bench", "--default-policy", "allow", "--dns-addr", "off"]);
         let mut server = Process::start("weft-server", server, place.directory)?;
         let deadline = Instant::now() + START;
         for service in ["backend", "load"] {

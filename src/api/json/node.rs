@@ -31,7 +31,7 @@ impl<'a> NodeJson<'a> {
             address: &node.address,
             datacenter,
             tagged_addresses: tagged_addresses(node),
-            meta: meta(node),
+            meta: node.shown_meta(),
             create_index: node.created,
             modify_index: node.modified,
         }
@@ -54,13 +54,4 @@ pub(super) fn tagged_addresses(node: &Node) -> Option<BTreeMap<&str, &str>> {
         Err(_) => {}
     }
     Some(tagged)
-}
-
-/// The metadata of a node; nodes with an agent have the network segment that clients look for.
-pub(super) fn meta(node: &Node) -> BTreeMap<&str, &str> {
-    let mut meta: BTreeMap<_, _> = node.meta.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    if node.has_agent {
-        meta.entry("consul-network-segment").or_insert("");
-    }
-    meta
 }

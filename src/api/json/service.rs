@@ -272,7 +272,7 @@ impl<'a> CatalogService<'a> {
             address: &entry.node.address,
             datacenter,
             tagged_addresses: node::tagged_addresses(&entry.node),
-            node_meta: node::meta(&entry.node),
+            node_meta: entry.node.shown_meta(),
             service_kind: instance.kind.as_str(),
             service_id: instance.id.as_str(),
             service_name: instance.name.as_str(),

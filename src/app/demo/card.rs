@@ -30,10 +30,11 @@ pub(in crate::app) fn server(server: &Server, took: Duration) -> Card {
     let mut text = head("dev server", took);
     let _never_fails = write!(
         text,
-        "  API       http://{}\n  gRPC      {} (TLS 1.3)\n  domain    {}\n\
+        "  API       http://{}\n  gRPC      {} (TLS 1.3)\n{}  domain    {}\n\
          \n  In memory, loopback only, no tokens: for development.\n  Next:  weft run --help",
         bound.http,
         bound.grpc,
+        dns_line(server),
         server.ca().trust_domain()
     );
     Card { text, json: server_json(server, took) }
@@ -74,6 +75,10 @@ pub(in crate::app) fn demo(server: &Server, demo: &Demo, took: Duration) -> Card
     Card { text, json }
 }
 
+fn dns_line(server: &Server) -> String {
+    server.bound().dns.map_or_else(String::new, |dns| format!("  DNS       {dns} (UDP, TCP)\n"))
+}
+
 fn head(what: &str, took: Duration) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
@@ -88,6 +93,7 @@ fn server_json(server: &Server, took: Duration) -> Value {
         "ready_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "http": server.bound().http.to_string(),
         "grpc": server.bound().grpc.to_string(),
+        "dns": server.bound().dns.map(|address| address.to_string()),
         "trust_domain": server.ca().trust_domain().as_str(),
     })
 }

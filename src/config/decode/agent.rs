@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tracing::Level;
 
 use super::agent_schema::{ACL, ADDRESSES, PORTS, TOP};
+use super::dns::{self, DnsKeys};
 use super::fields::Fields;
 use crate::config::diagnostic::Code;
 use crate::config::report::Report;
@@ -46,6 +47,7 @@ pub struct AgentKeys {
     /// What `default_intention_policy` says; without it, the default policy of an enabled `acl`
     /// block, on which Consul falls back.
     pub default_intention_policy: Option<Action>,
+    pub dns: DnsKeys,
 }
 
 impl AgentKeys {
@@ -114,12 +116,13 @@ pub(super) fn decode<'v>(
     set(&mut agent.scripts, fields.boolean(report, "enable_local_script_checks"));
     ports(report, &fields, agent);
     addresses(report, &fields, agent);
+    dns::decode(report, &fields, &mut agent.dns);
     let policy = fields.parsed(report, "default_intention_policy", action);
     set(&mut agent.default_intention_policy, policy);
     Some(fields)
 }
 
-fn set<T>(slot: &mut Option<T>, value: Option<T>) {
+pub(super) fn set<T>(slot: &mut Option<T>, value: Option<T>) {
     if value.is_some() {
         *slot = value;
     }

@@ -23,6 +23,10 @@ pub(super) const TOP: Schema = Schema::of(
         "acl",
         "enable_local_script_checks",
         "enable_script_checks",
+        "dns_config",
+        "domain",
+        "alt_domain",
+        "recursors",
     ],
 )
 .ignoring(IGNORED)
@@ -75,10 +79,6 @@ const IGNORED: Reasons = &[
     ("set it where the log is collected", LOGGING),
     ("metrics are served to Prometheus, without settings", &["telemetry", "enable_debug"]),
     ("the user interface is part of the HTTP API", &["ui", "ui_config", "ui_content_path", "ui_dir"]),
-    (
-        "DNS answers for `consul.` with its defaults",
-        &["dns_config", "domain", "alt_domain", "recursors"],
-    ),
     ("use the API for configuration entries", &["config_entries", "enable_central_service_config"]),
     ("it is not a setting of the mesh", OTHER),
 ];

@@ -10,6 +10,7 @@
 mod agent;
 mod agent_schema;
 mod check;
+mod dns;
 mod fields;
 mod proxy;
 mod service;
@@ -26,6 +27,7 @@ use crate::model::{CheckDefinition, Definition};
 
 pub(super) use agent::AgentDraft;
 pub use agent::{AgentKeys, PortSetting};
+pub use dns::{DnsKeys, RecursorStrategy, SoaKeys, ZoneKeys, ZoneKind};
 
 /// A place in one of the files of a load.
 #[derive(Clone, Copy)]

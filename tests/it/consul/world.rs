@@ -41,6 +41,7 @@ impl World {
             data_dir: None,
             http: "127.0.0.1:0".parse().unwrap(),
             grpc: "127.0.0.1:0".parse().unwrap(),
+            dns: None,
             node: NodeName::new("n1").unwrap(),
             node_address: "127.0.0.1".to_owned(),
             datacenter: "dc1".to_owned(),

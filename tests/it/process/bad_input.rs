@@ -120,23 +120,33 @@ async fn ports_and_files_that_are_taken() {
 
     let free = || local(free_port()).to_string();
     for (http, grpc) in [(address.clone(), free()), (free(), address.clone())] {
-        let ran = weft(&["server", "--memory", "--http-addr", &http, "--grpc-addr", &grpc]).await;
+        let args = ["server", "--memory", "--http-addr", &http, "--grpc-addr", &grpc];
+        let ran = weft(&[&args[..], &["--dns-addr", "off"]].concat()).await;
         refused("a taken port of the server", &ran, 1, &[&address]);
     }
+    let args = ["server", "--memory", "--http-addr", &free(), "--grpc-addr", &free()];
+    let ran = weft(&[&args[..], &["--dns-addr", &address]].concat()).await;
+    refused("a taken DNS port", &ran, 1, &[&address, "DNS", "--dns-addr off"]);
+    let datagrams = std::net::UdpSocket::bind(local(free_port())).unwrap();
+    let taken_too = datagrams.local_addr().unwrap().to_string();
+    let ran = weft(&[&args[..], &["--dns-addr", &taken_too]].concat()).await;
+    refused("a DNS port taken for UDP alone", &ran, 1, &[&taken_too, "UDP"]);
     drop(holder);
 
     let data = mesh.data_dir().to_string_lossy().into_owned();
     let args = ["server", "--data-dir", &data, "--http-addr", &free(), "--grpc-addr", &free()];
-    let ran = weft(&args).await;
+    let ran = weft(&[&args[..], &["--dns-addr", "off"]].concat()).await;
     refused("a data directory in use", &ran, 1, &[&data, "another"]);
     assert!(mesh.server().is_running());
     let file = mesh.file("a-file", "").to_string_lossy().into_owned();
     let args = ["server", "--data-dir", &file, "--http-addr", &free(), "--grpc-addr", &free()];
-    refused("a file for a directory", &weft(&args).await, 1, &[&file]);
+    let ran = weft(&[&args[..], &["--dns-addr", "off"]].concat()).await;
+    refused("a file for a directory", &ran, 1, &[&file]);
     mesh.stop_server().await;
     std::fs::write(mesh.data_dir().join("weft.redb"), "no database at all").unwrap();
     let args = ["server", "--data-dir", &data, "--http-addr", &free(), "--grpc-addr", &free()];
-    refused("a damaged store", &weft(&args).await, 1, &["weft.redb"]);
+    let ran = weft(&[&args[..], &["--dns-addr", "off"]].concat()).await;
+    refused("a damaged store", &ran, 1, &["weft.redb"]);
 }
 
 #[tokio::test]

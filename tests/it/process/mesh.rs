@@ -84,7 +84,8 @@ impl Mesh {
         if self.leaf_ttl.is_none() {
             args.push(&data);
         }
-        args.extend(["--http-addr", &http, "--grpc-addr", &grpc, "--log-format", "json"]);
+        args.extend(["--http-addr", &http, "--grpc-addr", &grpc, "--dns-addr", "off"]);
+        args.extend(["--log-format", "json"]);
         self.server = Some(Process::start("server", &args, &[]));
         let http = self.http;
         until("the server's readiness", async || is_ready(http).await).await;
