@@ -217,7 +217,7 @@ mod tests {
         );
         assert_eq!(
             node_report(&nodes, true).unwrap().text,
-            "Node  ID                                    Address    DC   TaggedAddresses              Meta\n\
+            "Node  ID                                    Address    DC   TaggedAddresses             Meta\n\
              n1    f869ca9c-60c2-bb2f-7ace-11d37f25cd8c  127.0.0.1  dc1  lan=127.0.0.1, wan=1.1.1.1  a=b\n\
              ext1                                        10.0.0.1   dc1                              \n"
         );

@@ -72,7 +72,7 @@ Environment:
   WEFT_HTTP_TOKEN       the token itself
   WEFT_HTTP_AUTH        user:password for a proxy before the HTTP API
   WEFT_GRPC_ADDR        where `proxy` and `run` find the control plane, when there is no --server
-  CONSUL_...            the same for scripts written for Consul, when there is no WEFT_...
+  CONSUL_HTTP_ADDR ...  the same for scripts written for Consul, when there is no WEFT_...
   WEFT_TOKEN            enrolment token of `proxy` and `run`, when there is no --token-file
   NO_COLOR              no colour, whatever the terminal
 

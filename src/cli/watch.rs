@@ -39,7 +39,14 @@ pub(super) struct WatchArgs {
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
     /// For `service`: only instances whose checks pass
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = boolean)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = boolean
+    )]
     passingonly: Option<bool>,
     /// For `checks`: any, passing, warning or critical
     #[arg(long, value_name = "STATE")]
@@ -48,7 +55,16 @@ pub(super) struct WatchArgs {
     #[arg(long, value_name = "NAME", hide = true)]
     name: Option<String>,
     /// Run the program by a shell: $SHELL, or /bin/sh
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value = "true", default_missing_value = "true", require_equals = true, value_parser = boolean)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true",
+        value_parser = boolean
+    )]
     shell: bool,
     /// Program that gets the view as JSON on stdin, and its index in CONSUL_INDEX
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]

@@ -58,7 +58,7 @@ mod tests {
         let row = |a: &str, b: &str| [a.to_owned(), b.to_owned(), "c".to_owned()];
         assert_eq!(columns(&[row("Node", "ID"), row("n1", "")]), "Node  ID  c\nn1        c\n");
         let narrow = [["Meta".to_owned(), String::new()], ["a\u{1b}".to_owned(), " x ".to_owned()]];
-        assert_eq!(columns(&narrow), "Meta      \na\\u{1b}  x\n");
+        assert_eq!(columns(&narrow), "Meta     \na\\u{1b}  x\n");
         assert_eq!(pairs(&[("api", ""), ("cli1", "a"), ("web", "")]), "api       \ncli1      a\nweb\n");
     }
 }

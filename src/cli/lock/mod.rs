@@ -33,7 +33,13 @@ const KEY: &str = ".lock";
 #[derive(Debug, Clone, Args)]
 pub(super) struct LockArgs {
     /// How many may hold it at once; all of them have to say the same
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     limit: u32,
     /// Name of the session, for people
     #[arg(long, value_name = "TEXT")]
@@ -48,7 +54,16 @@ pub(super) struct LockArgs {
     #[arg(long)]
     pass_stdin: bool,
     /// Run the program by a shell: $SHELL, or /bin/sh
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value = "true", default_missing_value = "true", require_equals = true, value_parser = boolean)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true",
+        value_parser = boolean
+    )]
     shell: bool,
     /// Exit 1 (as `consul`, 2) when the program fails
     #[arg(long)]

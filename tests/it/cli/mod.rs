@@ -1,6 +1,7 @@
 //! The program itself, against a real server: output, exit codes, and what goes where.
 
 mod consul;
+mod docs;
 mod environment;
 mod keys;
 mod programs;

@@ -71,7 +71,7 @@ async fn a_watch_ends_with_the_failure_of_its_program() {
     let missing = consul.line("watch -type=nodes -shell=false /nonexistent/program x").await;
     assert_eq!(missing.code, 1);
     assert!(missing.err.starts_with("Error starting handler: "), "{}", missing.err);
-    let direct = consul.line("watch -type=nodes -shell=false sh -c exit\t7").await;
+    let direct = consul.run(&["watch", "-type=nodes", "-shell=false", "sh", "-c", "exit 7"]).await;
     assert_eq!(direct.code, 1, "{}", direct.err);
     let lost = super::ran(
         consul.command(),
