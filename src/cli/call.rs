@@ -10,6 +10,10 @@ use serde_json::Value;
 /// For a whole request that waits for no change.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Least time between two queries that wait for a change: whatever answers at once without a change
+/// must not be asked without a pause.
+pub(super) const BREATH: Duration = Duration::from_millis(50);
+
 /// What, where, with which parameters and body, and how long the answer may take.
 pub(super) struct Call {
     pub(super) method: Method,

@@ -68,6 +68,7 @@ struct Cas {
     /// Only if the entry's index is that of --modify-index
     #[arg(long, requires = "modify_index")]
     cas: bool,
+    /// Index of --cas
     #[arg(long, value_name = "INDEX")]
     modify_index: Option<u64>,
 }

@@ -195,14 +195,14 @@ fn execute(cli: &Cli, flags: &Flags, dialect: Dialect, stage: &mut Stage<'_>) ->
         Command::Ask(question) => ask(question, flags, stage.env, style, stage.out, stage.err)
             .map(|report| print(&report, cli, dialect, stage)),
     };
-    done.unwrap_or_else(|error| match dialect {
-        Dialect::Weft => {
-            say(stage.err, &error);
-            error.fault.exit().code()
+    done.unwrap_or_else(|error| {
+        match (dialect, &error.consul) {
+            (Dialect::Consul { .. }, Some(text)) => say(stage.err, text),
+            _ => say(stage.err, &error),
         }
-        Dialect::Consul { failure } => {
-            say(stage.err, &error.as_consul());
-            failure
+        match dialect {
+            Dialect::Weft => error.fault.exit().code(),
+            Dialect::Consul { failure } => failure,
         }
     })
 }

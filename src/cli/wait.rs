@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::call::{Call, encode, next_index};
+use super::call::{BREATH, Call, encode, next_index};
 use super::client::Client;
 use super::error::{CliError, Exit, Fault};
 use super::output::{Style, Tone, count, line};
@@ -42,7 +42,7 @@ pub(super) async fn run(client: &Client, args: &WaitArgs, style: Style) -> Resul
         let left = deadline.saturating_duration_since(Instant::now());
         let call = Call::get(&path).flag("passing", true).after(index, left.min(LONGEST_QUERY));
         let asked = tokio::time::timeout_at(deadline, client.find_at::<Vec<Value>>(&call)).await;
-        let retry = match asked {
+        let pause = match asked {
             Err(_) => return Err(too_late(args, &last)),
             Ok(Ok((found, seen))) => {
                 let passing = found.unwrap_or_default().len();
@@ -52,18 +52,16 @@ pub(super) async fn run(client: &Client, args: &WaitArgs, style: Style) -> Resul
                 backoff.reset();
                 index = next_index(index, seen);
                 last = Seen::Passing(passing);
-                None
+                BREATH
             }
             Ok(Err(error)) if is_transient(error.fault) => {
                 index = 0;
                 last = Seen::Fault(error.what);
-                Some(backoff.next(&mut rng))
+                backoff.next(&mut rng)
             }
             Ok(Err(error)) => return Err(error),
         };
-        if let Some(pause) = retry {
-            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
-        }
+        tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
         if Instant::now() >= deadline {
             return Err(too_late(args, &last));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::call::{Call, encode, next_index};
+use super::call::{BREATH, Call, encode, next_index};
 use super::child::{Ended, Input, Program, Signals, wait};
 use super::client::Client;
 use super::error::{CliError, Exit, Fault, Lead};
@@ -117,6 +117,7 @@ pub(super) async fn run(
                     if new != value {
                         break (new, index);
                     }
+                    tokio::time::sleep(BREATH).await;
                 }
                 Err(error) => {
                     let pause = backoff.next(&mut rng);

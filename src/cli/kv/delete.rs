@@ -20,6 +20,7 @@ pub(in crate::cli) struct DeleteArgs {
     /// Remove only if the key's index is that of --modify-index
     #[arg(long)]
     cas: bool,
+    /// Index of --cas
     #[arg(long, value_name = "INDEX")]
     modify_index: Option<u64>,
 }

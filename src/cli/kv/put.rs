@@ -33,7 +33,8 @@ pub(in crate::cli) struct PutArgs {
     /// Write only if the key's index is that of --modify-index; 0 only if there is no such key
     #[arg(long, conflicts_with_all = ["acquire", "release"])]
     cas: bool,
-    #[arg(long, value_name = "INDEX", hide_short_help = true)]
+    /// Index of --cas
+    #[arg(long, value_name = "INDEX")]
     modify_index: Option<u64>,
     /// Write and take the key's lock for --session
     #[arg(long, conflicts_with = "release")]

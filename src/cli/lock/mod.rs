@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use self::mutex::Mutex;
 use self::semaphore::Semaphore;
 use self::session::Session;
+use super::call::BREATH;
 use super::child::{self, Ended, Input, Program, Signals};
 use super::client::Client;
 use super::error::{CliError, Exit, Fault, Lead};
@@ -111,7 +112,10 @@ impl Claim<'_> {
         let (mut index, mut failures) = (0, 0);
         loop {
             match self.is_held(index).await {
-                Ok((true, next)) => (index, failures) = (next, 0),
+                Ok((true, next)) => {
+                    (index, failures) = (next, 0);
+                    tokio::time::sleep(BREATH).await;
+                }
                 Ok((false, _)) => return,
                 Err(_) if failures >= retries => return,
                 Err(_) => {
