@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dns;
+pub mod etcd;
 pub mod health;
 pub mod kv;
 pub mod model;

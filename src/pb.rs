@@ -1,12 +1,25 @@
-//! The protobuf types of `proto/weft/v1`, and how values of `model` become messages.
+//! The protobuf types of `proto`, and how values of `model` become messages.
 //!
 //! Only the gRPC services, their clients and the `convert.rs` files of `control` and `agent` see
-//! them; everyone else works with `model`. Encoding cannot fail and both ends need it, so it is
+//! them, and `etcd`, which is about nothing but its messages; everyone else works with `model`. Encoding cannot fail and both ends need it, so it is
 //! here; decoding checks what came from outside and is each end's own.
 
 mod encode;
 
 pub use generated::*;
+
+/// The messages and services of etcd's API, under the names that they have on the wire.
+pub mod etcd {
+    #![allow(warnings, clippy::all, clippy::pedantic, reason = "generated code")]
+
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+}
 
 mod generated {
     #![allow(warnings, clippy::all, clippy::pedantic, reason = "generated code")]

@@ -42,10 +42,7 @@ impl Read {
             app,
             params,
             || current(app, topics),
-            async |index| {
-                let waits = topics.iter().map(|topic| app.state.catalog.wait(topic, index, FOREVER));
-                waits.collect::<FuturesUnordered<_>>().next().await;
-            },
+            async |index| any_change(app, topics, index).await,
         )
         .await
     }
@@ -129,6 +126,18 @@ impl Read {
         reply::add_index(&mut response, self.index, true);
         response
     }
+}
+
+/// Waits until one of the topics passes `index`. Nearly all queries wait for one topic, and thousands may
+/// wait: that case gathers nothing.
+async fn any_change(app: &Shared, topics: &[Topic], index: Index) {
+    let wait = |topic| app.state.catalog.wait(topic, index, FOREVER);
+    if let [only] = topics {
+        wait(only).await;
+        return;
+    }
+    let mut waits: FuturesUnordered<_> = topics.iter().map(wait).collect();
+    waits.next().await;
 }
 
 /// Waits for a change, at most as long as asked for and not beyond the server's own end.

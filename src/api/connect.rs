@@ -21,6 +21,13 @@ use crate::model::{Action, SpiffeId, duration};
 /// The shortest life of a leaf that Consul allows.
 const MIN_LEAF_TTL: Duration = Duration::from_secs(3600);
 
+/// The same as an agent tells them, out of memory.
+pub(super) async fn agent_roots(app: App, params: Params) -> Result<Response, ApiError> {
+    let mut response = roots(app, params).await?;
+    reply::add_cache_hit(response.headers_mut());
+    Ok(response)
+}
+
 /// The roots of the trust domain. Their index is the version of the bundle.
 pub(super) async fn roots(State(app): App, params: Params) -> Result<Response, ApiError> {
     let options = params.read_options(&app.state.catalog.settings().datacenter)?;
@@ -134,10 +141,15 @@ pub(super) async fn authorize(
         all.into_iter()
             .find(|(found, ..)| (&found.source, &found.destination) == (&rule.source, &rule.destination))
     });
+    let allowed = verdict.action == Action::Allow;
     let reason = match rule {
         Some((rule, ..)) => format!("Matched intention: {}", describe(&rule)),
+        // Consul's words for the two defaults.
+        None if allowed => "ACLs disabled, access is allowed by default".to_owned(),
         None => "Default behavior configured by ACLs".to_owned(),
     };
-    let allowed = verdict.action == Action::Allow;
-    Ok(reply::json(params.layout, &json!({ "Authorized": allowed, "Reason": reason })))
+    let verdict = json!({ "Authorized": allowed, "Reason": reason });
+    let mut response = reply::json(params.layout, &verdict);
+    reply::add_cache_hit(response.headers_mut());
+    Ok(response)
 }

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use crate::model::go_json;
 
 /// The fields of one JSON object, under the names the caller asked for.
 #[derive(Debug, Default)]
@@ -160,7 +161,8 @@ impl Fields {
 }
 
 fn parse(json: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(json).map_err(|fault| failed(&fault.to_string()))
+    serde_json::from_slice(json)
+        .map_err(|fault| failed(&go_json::fault(json).unwrap_or_else(|| fault.to_string())))
 }
 
 fn same(name: &str, key: &str) -> bool {

@@ -59,13 +59,14 @@ impl Leaves {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows the certificate of a service, a new one when there is none that is good.
+    /// Shows the certificate of a service, a new one when there is none that is good; says whether there
+    /// was.
     fn with<T>(
         &self,
         app: &Shared,
         name: &ServiceName,
         show: impl FnOnce(&Leaf) -> T,
-    ) -> Result<T, ApiError> {
+    ) -> Result<(T, bool), ApiError> {
         let now = SystemTime::now();
         let bundle = app.state.ca.bundle().borrow().version;
         let mut held = self.lock();
@@ -79,7 +80,8 @@ impl Leaves {
             held.by_name.insert(name.clone(), Leaf { material, bundle, index });
         }
         let leaf = held.by_name.get(name);
-        leaf.map(show).ok_or_else(|| ApiError::internal("the certificate is gone again; try again"))
+        leaf.map(|leaf| (show(leaf), good))
+            .ok_or_else(|| ApiError::internal("the certificate is gone again; try again"))
     }
 }
 
@@ -111,7 +113,7 @@ pub(super) async fn leaf(
         return Err(ApiError::new(StatusCode::FORBIDDEN, text));
     }
     let name = service_name(&name)?;
-    let (index, due) = app.leaves.with(&app, &name, |leaf| (leaf.index, leaf.due()))?;
+    let ((index, due), was_held) = app.leaves.with(&app, &name, |leaf| (leaf.index, leaf.due()))?;
     if options.must_wait(index) {
         let mut bundle = app.state.ca.bundle();
         let version = bundle.borrow_and_update().version;
@@ -125,9 +127,14 @@ pub(super) async fn leaf(
         };
         blocking::hold(&app, &options, renewed).await;
     }
-    let (index, shape) = app.leaves.with(&app, &name, |leaf| (leaf.index, shape(&name, leaf)))?;
+    let ((index, shape), _) = app.leaves.with(&app, &name, |leaf| (leaf.index, shape(&name, leaf)))?;
     let mut response = reply::json(params.layout, &shape);
-    reply::add_index(&mut response, index, true);
+    reply::add_index_alone(response.headers_mut(), index);
+    if was_held {
+        reply::add_cache_hit(response.headers_mut());
+    } else {
+        reply::add_cache_miss(response.headers_mut());
+    }
     Ok(response)
 }
 

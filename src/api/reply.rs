@@ -39,10 +39,15 @@ pub(super) fn empty() -> Response {
     Response::new(Body::empty())
 }
 
+/// Adds the index to wait on, of an answer that comes from no leader.
+pub(super) fn add_index_alone(headers: &mut HeaderMap, index: Index) {
+    headers.insert(INDEX, HeaderValue::from(index.max(1)));
+}
+
 /// Adds the headers of a catalog read.
 pub(super) fn add_index(response: &mut Response, index: Index, known_leader: bool) {
     let headers = response.headers_mut();
-    headers.insert(INDEX, HeaderValue::from(index.max(1)));
+    add_index_alone(headers, index);
     add_leader(headers, known_leader);
 }
 
@@ -61,6 +66,11 @@ pub(super) fn add_consistency(headers: &mut HeaderMap, consistency: Consistency)
 pub(super) fn add_cache_hit(headers: &mut HeaderMap) {
     headers.insert(CACHE, HeaderValue::from_static("HIT"));
     headers.insert(header::AGE, HeaderValue::from_static("0"));
+}
+
+/// An answer that had to be made first.
+pub(super) fn add_cache_miss(headers: &mut HeaderMap) {
+    headers.insert(CACHE, HeaderValue::from_static("MISS"));
 }
 
 /// Go escapes `<`, `>` and `&` in JSON; clients compare texts, and browsers are safer for it. Outside

@@ -8,11 +8,8 @@ use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
 
 use super::error::ApiError;
-use super::limits::MIN_GZIP_BYTES;
 use super::{
     Shared, agent, catalog, catalog_write, config_entries, connect, guard, health, intentions, kv, leaf,
     session, txn, weft,
@@ -33,7 +30,6 @@ pub(super) fn router(shared: Shared) -> Router {
         .with_state(Arc::clone(&shared));
     ours.merge(others)
         .fallback(|| async { StatusCode::NOT_FOUND })
-        .layer(CompressionLayer::new().compress_when(SizeAbove::new(MIN_GZIP_BYTES)))
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
 }
 
@@ -134,7 +130,7 @@ fn connect_routes() -> Router<Arc<Shared>> {
         .route("/v1/agent/connect/authorize", allow("OPTIONS,POST", authorize))
         .route("/v1/agent/connect/ca/leaf/", get(leaf::no_name))
         .route("/v1/agent/connect/ca/leaf/{name}", get(leaf::leaf))
-        .route("/v1/agent/connect/ca/roots", get(connect::roots))
+        .route("/v1/agent/connect/ca/roots", get(connect::agent_roots))
 }
 
 fn kv_routes() -> Router<Arc<Shared>> {

@@ -16,13 +16,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 
 use super::guard::Ends;
 use super::leaf::Leaves;
 use super::limits::{
     ACCEPT_PAUSE, DRAIN_DEADLINE, HEADER_DEADLINE, MAX_ACCEPT_PAUSE, MAX_CONNECTIONS,
-    MAX_CONNECTIONS_PER_PEER, MAX_HEAD_BYTES, WRITE_STALL,
+    MAX_CONNECTIONS_PER_PEER, MAX_HEAD_BYTES, MIN_GZIP_BYTES, WRITE_STALL,
 };
 use super::stall::WriteStall;
 use super::{ApiState, Shared, routes};
@@ -182,6 +184,9 @@ async fn serve_connection(
     // Small answers must not wait for the peer's delayed acknowledgement.
     let _best_effort = stream.set_nodelay(true);
     let ends = Ends { peer, local };
+    // Around all routes at once: a layer of the router would cost each waiting query an allocation.
+    let zipping = CompressionLayer::new().compress_when(SizeAbove::new(MIN_GZIP_BYTES));
+    let router = zipping.layer(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ends);
         router.clone().oneshot(request)

@@ -25,6 +25,7 @@ pub struct Settings {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub dns: Option<SocketAddr>,
+    pub etcd: Option<SocketAddr>,
     pub node: NodeName,
     pub datacenter: String,
     pub leaf_ttl: Duration,
@@ -115,7 +116,8 @@ fn show(card: &card::Card, json: bool) -> Result<(), AppError> {
 }
 
 fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
-    for address in [Some(settings.http), Some(settings.grpc), settings.dns].into_iter().flatten() {
+    let asked = [Some(settings.http), Some(settings.grpc), settings.etcd, settings.dns];
+    for address in asked.into_iter().flatten() {
         if !address.ip().is_loopback() {
             return Err(AppError::Usage(format!(
                 "`weft dev` needs no tokens and therefore listens on loopback only, not on {address}; \
@@ -133,6 +135,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         http: settings.http,
         grpc: settings.grpc,
         dns: settings.dns.map(|address| DnsSettings { address, names }),
+        etcd: settings.etcd,
         node: settings.node.clone(),
         node_address: IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
         datacenter: settings.datacenter.clone(),

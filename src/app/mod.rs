@@ -25,6 +25,7 @@ use crate::catalog::CatalogError;
 use crate::config::Diagnostic;
 use crate::control::ControlError;
 use crate::dns::DnsError;
+use crate::etcd::EtcdError;
 use crate::kv::KvError;
 use crate::model::NameError;
 use crate::store::StoreError;
@@ -52,6 +53,8 @@ pub enum AppError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Kv(#[from] KvError),
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]

@@ -2,6 +2,7 @@
 
 mod checks;
 mod declared;
+mod etcd;
 mod metrics;
 mod names;
 mod own;
@@ -17,7 +18,8 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 
 use self::checks::Checks;
-use self::metrics::{CountedStore, count_events};
+use self::etcd::Etcd;
+use self::metrics::{CountedStore, Sources, count_events};
 pub use self::names::{DnsSettings, names};
 pub use self::reload::ReloadError;
 use self::reload::Reloader;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub grpc: SocketAddr,
     /// `None` answers no names.
     pub dns: Option<DnsSettings>,
+    /// Where etcd clients connect; loopback only. `None` opens no such port.
+    pub etcd: Option<SocketAddr>,
     pub node: NodeName,
     pub node_address: String,
     pub datacenter: String,
@@ -74,6 +78,7 @@ pub struct Bound {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub dns: Option<SocketAddr>,
+    pub etcd: Option<SocketAddr>,
 }
 
 /// A running control plane.
@@ -90,6 +95,8 @@ pub struct Server {
     leaving: Arc<Notify>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
+    /// Tasks that end when they are told to.
+    ports: usize,
 }
 
 impl Server {
@@ -114,18 +121,27 @@ impl Server {
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
         checks.listen(&metrics);
-        let reader = metrics::reader(catalog.clone(), grpc.sessions(), grpc.edges());
-        metrics.read_with(&reader);
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
 
         let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
+        let etcd = Etcd::open(&settings, &store, &catalog).await?;
+        let sources = Sources {
+            catalog: catalog.clone(),
+            kv: kv.clone(),
+            keys: etcd.keys(),
+            sessions: grpc.sessions(),
+            edges: grpc.edges(),
+        };
+        let reader = metrics::reader(sources);
+        metrics.read_with(&reader);
         let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, decoders());
         let reloader = Arc::new(Reloader {
             paths: settings.paths.clone(),
             agent: settings.agent.clone(),
             store: Arc::clone(&store),
             catalog: catalog.clone(),
+            dns: dns.as_ref().map(dns::Server::tuner),
             alone: Mutex::new(()),
         });
         let leaving = Arc::new(Notify::new());
@@ -142,6 +158,7 @@ impl Server {
             http: api.local_addrs().first().copied().unwrap_or(http),
             grpc: grpc.local_addr(),
             dns: dns.as_ref().map(dns::Server::local_addr),
+            etcd: etcd.local_addr(),
         };
 
         let (stop, stopped) = watch::channel(false);
@@ -151,6 +168,7 @@ impl Server {
         };
         let mut tasks = JoinSet::new();
         let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped.clone()));
+        let ports = 2 + usize::from(dns.is_some()) + etcd.spawn(&mut tasks, until(stopped.clone()));
         tasks.spawn(async move {
             grpc.serve(grpc_stop).await;
             "the gRPC port"
@@ -172,8 +190,19 @@ impl Server {
         });
         starting.done();
         tracing::info!(http = %bound.http, grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
-        let _reader = reader;
-        Ok(Self { bound, catalog, ca, edges, _reader, readiness, reloader, leaving, stop, tasks })
+        Ok(Self {
+            bound,
+            catalog,
+            ca,
+            edges,
+            _reader: reader,
+            readiness,
+            reloader,
+            leaving,
+            stop,
+            tasks,
+            ports,
+        })
     }
 
     #[must_use]
@@ -223,8 +252,8 @@ impl Server {
     pub async fn stop(mut self) {
         self.readiness.drain();
         self.stop.send_replace(true);
-        // The check runner has no end of its own; all ports bound their drain.
-        for _port in 0..2 + usize::from(self.bound.dns.is_some()) {
+        // The check runner and the bridge have no end of their own; all ports bound their drain.
+        for _port in 0..self.ports {
             self.tasks.join_next().await;
         }
     }

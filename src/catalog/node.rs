@@ -12,11 +12,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::key::StoredNode;
 use super::state::NodeState;
 use super::{CheckRecord, Node};
+use crate::model::check::ALIVE_ID;
 use crate::model::{Check, CheckStatus, NodeName};
 use crate::store::Revision;
 
-/// The check that Consul gives every node.
-const ALIVE_ID: &str = "serfHealth";
 const ALIVE_NAME: &str = "Serf Health Status";
 const ALIVE_OUTPUT: &str = "Agent alive and reachable";
 

@@ -32,6 +32,9 @@ pub struct ServerArgs {
     /// Where names are answered, over UDP and TCP; `off` for nowhere [default: 127.0.0.1:8600]
     #[arg(long, value_name = "IP:PORT")]
     pub dns_addr: Option<DnsAddr>,
+    /// Where etcd clients connect, in plain text and so on loopback only [default: no such port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub etcd_addr: Option<SocketAddr>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
@@ -161,6 +164,9 @@ pub struct DevArgs {
     /// offset]
     #[arg(long, value_name = "IP:PORT")]
     pub dns_addr: Option<DnsAddr>,
+    /// Where etcd clients connect [default: 127.0.0.1:2379 and the offset; nowhere with --fixed-ports]
+    #[arg(long, value_name = "IP:PORT")]
+    pub etcd_addr: Option<SocketAddr>,
     /// Life of the certificates of services, 10s to 720h
     #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = dev_leaf_ttl)]
     pub leaf_ttl: Duration,

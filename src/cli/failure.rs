@@ -3,6 +3,7 @@
 use super::error::{CliError, Fault};
 use crate::agent::AgentError;
 use crate::app::AppError;
+use crate::etcd::EtcdError;
 
 /// What failed, the evidence, and the next step.
 pub(super) fn explain(error: AppError) -> CliError {
@@ -18,7 +19,7 @@ pub(super) fn explain(error: AppError) -> CliError {
             let evidence = format!("{count}\n\n{}\n", rendered.join("\n").trim_end());
             CliError::new(Fault::Usage, what, evidence, next)
         }
-        AppError::Usage(_) | AppError::Name(_) => {
+        AppError::Usage(_) | AppError::Name(_) | AppError::Etcd(EtcdError::NotLoopback(_)) => {
             CliError::new(Fault::Usage, what, "the command line", "see `weft --help`")
         }
         AppError::Bind { address, purpose, source } => CliError::new(
@@ -60,16 +61,10 @@ pub(super) fn explain(error: AppError) -> CliError {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)
         }
-        AppError::Control(_) | AppError::Api(_) => {
+        AppError::Control(_) | AppError::Api(_) | AppError::Dns(_) | AppError::Etcd(_) => {
             let next = "stop what uses the port (`ss -ltnp` shows it), or choose another port";
             CliError::new(Fault::Local, what, "the server's ports", next)
         }
-        AppError::Dns(_) => CliError::new(
-            Fault::Local,
-            what,
-            "the DNS port",
-            "choose another one with --dns-addr IP:PORT, or none with --dns-addr off",
-        ),
         AppError::Start { what, source } => {
             let next = "check that the program exists and that limits (ulimit -a) allow it";
             CliError::new(Fault::Local, format!("cannot start {what}"), source.to_string(), next)

@@ -23,6 +23,7 @@ use crate::telemetry::logging::{self, Format};
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
 const DEFAULT_DNS_PORT: u16 = 8600;
+const DEFAULT_ETCD_PORT: u16 = 2379;
 const DEV_NODE: &str = "dev";
 const DC: &str = "dc1";
 /// Longest token file that is read; a token has about 150 bytes.
@@ -91,6 +92,9 @@ pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
         (None, false) => Some(loopback(DEFAULT_DNS_PORT)),
         (flag, _) => serve::dns_address(flag, &agent)?,
     };
+    // Who wants certain ports wants no others.
+    let etcd = || (!args.fixed_ports).then(|| loopback(DEFAULT_ETCD_PORT));
+    let etcd = args.etcd_addr.or_else(etcd);
     let name = args.node.as_ref().or(agent.node_name.as_ref()).cloned();
     let node = name.map_or_else(|| NodeName::new(DEV_NODE), Ok);
     let action = args.default_policy.map(Action::from).or(agent.default_intention_policy);
@@ -103,6 +107,7 @@ pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
         http,
         grpc: args.grpc_addr.unwrap_or_else(|| loopback(DEFAULT_GRPC_PORT)),
         dns,
+        etcd,
         node: node.map_err(|fault| explain(fault.into()))?,
         datacenter: args
             .datacenter

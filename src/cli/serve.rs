@@ -60,6 +60,7 @@ fn settings(
         http,
         grpc,
         dns: dns.map(|address| DnsSettings { address, names }),
+        etcd: args.etcd_addr,
         node: node(args.node.as_ref().or(agent.node_name.as_ref())).map_err(explain)?,
         node_address: args.advertise.clone().or(advertised).unwrap_or_else(|| LOOPBACK.to_string()),
         datacenter: args

@@ -31,7 +31,7 @@ use self::decode::{AgentDraft, Attached, Claims, Context};
 use self::lexer::Notation;
 use self::parser::Parsed;
 use self::report::{MAX_FAULTS, Origin, Report};
-use crate::model::{CheckDefinition, Definition};
+use crate::model::{CheckDefinition, Definition, go_json};
 
 pub use self::decode::{AgentKeys, DnsKeys, PortSetting, RecursorStrategy, SoaKeys, ZoneKeys, ZoneKind};
 pub use self::diagnostic::{Code, Diagnostic, Severity};
@@ -108,7 +108,7 @@ pub fn parse_definition_json(bytes: &[u8]) -> Result<Definition, Vec<Diagnostic>
     };
     match definition {
         Some(definition) if report.errors() == 0 => Ok(definition),
-        _ => Err(report.finish()),
+        _ => Err(in_gos_words(report.finish(), bytes)),
     }
 }
 
@@ -128,7 +128,7 @@ pub fn parse_check_json(bytes: &[u8]) -> Result<(CheckDefinition, Option<String>
     };
     match check {
         Some(check) if report.errors() == 0 => Ok(check),
-        _ => Err(report.finish()),
+        _ => Err(in_gos_words(report.finish(), bytes)),
     }
 }
 
@@ -145,6 +145,15 @@ pub fn parse_values(name: &str, bytes: &[u8]) -> Result<serde_json::Value, Vec<D
     let mut report = Report::new(&source, Origin::File);
     let parsed = parse(&mut report, if is_json { Notation::Json } else { Notation::Hcl });
     if report.errors() > 0 { Err(report.finish()) } else { Ok(parsed.root.to_json()) }
+}
+
+/// Gives faults of the notation the text that Consul's clients know: Go's, which names the first.
+fn in_gos_words(mut faults: Vec<Diagnostic>, bytes: &[u8]) -> Vec<Diagnostic> {
+    let syntax = faults.iter_mut().filter(|fault| fault.code == Code::Syntax);
+    if let Some((first, text)) = syntax.min_by_key(|fault| fault.line).zip(go_json::fault(bytes)) {
+        first.consul = Some(format!("Request decode failed: {text}"));
+    }
+    faults
 }
 
 /// The text the HTTP API answers a faulty registration with: Consul's words for the first fault if

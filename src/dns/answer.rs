@@ -31,6 +31,11 @@ pub(super) struct Question {
 }
 
 impl Question {
+    pub(super) fn new(name: &Name, kind: RecordType) -> Self {
+        let folded = |label: &[u8]| String::from_utf8_lossy(label).to_ascii_lowercase();
+        Self { name: name.clone(), labels: name.iter().map(folded).collect(), kind }
+    }
+
     /// Whether records of this type answer it.
     pub(super) fn wants(&self, kind: RecordType) -> bool {
         self.kind == kind || self.kind == RecordType::ANY
@@ -85,6 +90,15 @@ impl Answer {
         let mut answer = Self::of_code(ResponseCode::NoError);
         answer.authoritative = true;
         answer
+    }
+
+    /// The name behind the alias with which an answer about addresses ends.
+    pub(super) fn alias(&self, asked: RecordType) -> Option<Name> {
+        let is_address = matches!(asked, RecordType::A | RecordType::AAAA);
+        match &self.answers.last().filter(|_| is_address)?.data {
+            RData::CNAME(target) => Some(target.0.clone()),
+            _ => None,
+        }
     }
 
     pub(super) fn with(records: Vec<Record>) -> Self {
@@ -286,7 +300,7 @@ impl<R: Registry> Asking<'_, R> {
             let Some(host) = Host::of(entry) else { continue };
             let Some(target) = target(self, entry, &host) else { continue };
             let port = entry.instance.instance.port;
-            if !seen.insert((target.clone(), port)) {
+            if !seen.insert((folded(&target), port)) {
                 continue;
             }
             if answer.answers.len() == limit {
@@ -316,6 +330,17 @@ impl<R: Registry> Asking<'_, R> {
         let texts = node.shown_meta().into_iter().map(|(key, value)| meta_text(key, value));
         texts.map(|text| txt(owner.clone(), ttl, &text)).collect()
     }
+}
+
+/// A name as bytes that are equal for equal names. The library's names compare and hash label by label,
+/// with an allocation for each.
+pub(super) fn folded(name: &Name) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    for label in name.iter() {
+        bytes.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
+        bytes.extend(label.iter().map(u8::to_ascii_lowercase));
+    }
+    bytes
 }
 
 /// Remembers something; says whether it is new.

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Header, HeaderCounts, Metadata, Query};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{RData, Record};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
-use super::answer::Answer;
+use super::answer::{Answer, folded};
 
 /// Bytes of the record of EDNS, without options.
 const OPT_BYTES: u16 = 11;
@@ -48,7 +48,7 @@ pub(super) fn encode(envelope: Envelope<'_>, answer: &Answer) -> Result<Vec<u8>,
     writer.encoder.set_max_size(envelope.room.saturating_sub(reserved));
     let place = writer.encoder.place::<Header>()?;
     if let Some(question) = envelope.question {
-        writer.remember(&question.name, writer.encoder.offset());
+        writer.remember(folded(&question.name), writer.encoder.offset());
         question.emit(&mut writer.encoder)?;
     }
     let (answers, whole) = writer.section(&answer.answers)?;
@@ -74,14 +74,14 @@ pub(super) fn encode(envelope: Envelope<'_>, answer: &Answer) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-struct Writer<'b, 'n> {
+struct Writer<'b> {
     encoder: BinEncoder<'b>,
     compress: bool,
-    /// Where whole names stand.
-    places: HashMap<&'n Name, u16>,
+    /// Where whole names stand, by their bytes in lower case.
+    places: HashMap<Vec<u8>, u16>,
 }
 
-impl<'b, 'n> Writer<'b, 'n> {
+impl<'b> Writer<'b> {
     fn new(bytes: &'b mut Vec<u8>, compress: bool) -> Self {
         let mut encoder = BinEncoder::new(bytes);
         if !compress {
@@ -91,7 +91,7 @@ impl<'b, 'n> Writer<'b, 'n> {
     }
 
     /// Notes that a name is about to be written at an offset.
-    fn remember(&mut self, name: &'n Name, offset: usize) {
+    fn remember(&mut self, name: Vec<u8>, offset: usize) {
         if self.compress
             && offset <= MAX_POINTER
             && let Ok(offset) = u16::try_from(offset)
@@ -101,7 +101,7 @@ impl<'b, 'n> Writer<'b, 'n> {
     }
 
     /// Writes as many records as fit. Says how many, and whether all did.
-    fn section(&mut self, records: &'n [Record]) -> Result<(u16, bool), ProtoError> {
+    fn section(&mut self, records: &[Record]) -> Result<(u16, bool), ProtoError> {
         let mut count = 0;
         for record in records {
             let start = self.encoder.offset();
@@ -118,9 +118,10 @@ impl<'b, 'n> Writer<'b, 'n> {
         Ok((count, true))
     }
 
-    fn record(&mut self, record: &'n Record) -> Result<(), ProtoError> {
+    fn record(&mut self, record: &Record) -> Result<(), ProtoError> {
         let start = self.encoder.offset();
-        let known = self.places.get(&record.name).copied();
+        let owner = folded(&record.name);
+        let known = self.places.get(&owner).copied();
         match known {
             Some(place) => self.encoder.emit_u16(POINTER | place)?,
             None => record.name.emit(&mut self.encoder)?,
@@ -135,10 +136,10 @@ impl<'b, 'n> Writer<'b, 'n> {
         place.replace(&mut self.encoder, length.unwrap_or(u16::MAX))?;
         // Only now is it certain that the record stays.
         if known.is_none() {
-            self.remember(&record.name, start);
+            self.remember(owner, start);
         }
         if let RData::SRV(srv) = &record.data {
-            self.remember(&srv.target, data + SRV_TARGET);
+            self.remember(folded(&srv.target), data + SRV_TARGET);
         }
         Ok(())
     }

@@ -16,14 +16,12 @@ mod respond;
 mod server;
 mod settings;
 mod tcp;
-#[cfg(test)]
-mod tests;
 mod udp;
 mod zones;
 
 pub use self::registry::Registry;
 pub use self::respond::{Forward, HEADER_BYTES, Outcome, Reply, Responder, Transport};
-pub use self::server::Server;
+pub use self::server::{Server, Tuner};
 pub use self::settings::{Domain, RecursorOrder, ServiceTtls, Settings, Soa, Zone, ZoneKind};
 
 use std::io;
@@ -36,7 +34,9 @@ use hickory_proto::ProtoError;
 pub enum DnsError {
     #[error("`{text}` is not a domain: {source}")]
     Domain { text: String, source: Box<ProtoError> },
-    #[error("cannot listen on {address} for DNS over UDP and TCP: {source}")]
+    #[error(
+        "cannot listen on {address} for DNS over UDP and TCP: {source}; --dns-addr takes another, or `off`"
+    )]
     Bind { address: SocketAddr, source: io::Error },
     #[error("the recursor {0} is this DNS server itself; name one that knows other names")]
     OwnRecursor(SocketAddr),

@@ -27,7 +27,6 @@ const RA: u8 = 0x80;
 /// Asks one recursor after the other until one knows: with an answer, or that there is none.
 pub(super) async fn resolve(
     settings: &Settings,
-    asked: &[u8],
     forward: Forward,
     transport: Transport,
     rng: &mut Rng,
@@ -37,9 +36,9 @@ pub(super) async fn resolve(
         rng.shuffle(&mut recursors);
     }
     for recursor in recursors {
-        let attempt = ask(recursor, asked, &forward, transport);
+        let attempt = ask(recursor, &forward, transport);
         match timeout(settings.recursor_timeout, attempt).await {
-            Ok(Ok(reply)) if is_known(reply.code) => return reply,
+            Ok(Ok(reply)) if is_known(reply.code) => return forward.complete(settings, reply),
             Ok(Ok(reply)) => {
                 tracing::debug!(%recursor, code = %reply.code, "a recursor gives no answer");
             }
@@ -54,13 +53,8 @@ const fn is_known(code: ResponseCode) -> bool {
     matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
-async fn ask(
-    recursor: SocketAddr,
-    asked: &[u8],
-    forward: &Forward,
-    transport: Transport,
-) -> io::Result<Reply> {
-    let (id, question) = with_id(asked)?;
+async fn ask(recursor: SocketAddr, forward: &Forward, transport: Transport) -> io::Result<Reply> {
+    let (id, question) = with_id(&forward.message)?;
     let mut answer = match transport {
         Transport::Udp => over_udp(recursor, &question, id, forward).await?,
         Transport::Tcp => over_tcp(recursor, &question).await?,
@@ -68,7 +62,7 @@ async fn ask(
     let Some(code) = verified(&answer, id, &forward.question) else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is to another question"));
     };
-    if let (Some(to), Some(from)) = (answer.get_mut(..2), asked.get(..2)) {
+    if let (Some(to), Some(from)) = (answer.get_mut(..2), forward.message.get(..2)) {
         to.copy_from_slice(from);
     }
     if let Some(flags) = answer.get_mut(3) {

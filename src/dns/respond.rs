@@ -20,6 +20,8 @@ pub const HEADER_BYTES: usize = 12;
 const QUESTION_TAIL_BYTES: usize = 5;
 /// The flag TC in the third byte of a message.
 const TC: u8 = 0x02;
+/// Aliases that are followed one after the other.
+const MAX_ALIASES: usize = 4;
 /// Fewest bytes of a record: a pointer, type, class, TTL, length and an IPv4 address.
 const MIN_RECORD_BYTES: u16 = 16;
 
@@ -31,7 +33,7 @@ pub enum Transport {
 }
 
 /// What becomes of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// Nothing is sent: it is no question, or too short to be one.
     Silence,
@@ -68,13 +70,38 @@ impl Reply {
 }
 
 /// A question for a recursor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Forward {
     pub question: Query,
+    /// The question as a message.
+    pub message: Vec<u8>,
     /// Room for the recursor's answer.
     pub room: u16,
     /// What the client is told when no recursor answers.
     pub failure: Reply,
+    /// An answer of ours that the recursor's completes; without one, its answer is the client's.
+    begun: Option<Box<Begun>>,
+}
+
+/// An alias of ours for a name of others.
+#[derive(Debug, Clone, PartialEq)]
+struct Begun {
+    asked: Asked,
+    answer: Answer,
+}
+
+impl Forward {
+    /// What the client is told once a recursor has answered.
+    #[must_use]
+    pub fn complete(self, settings: &Settings, found: Reply) -> Reply {
+        let Some(begun) = self.begun else { return found };
+        let Begun { asked, mut answer } = *begun;
+        let Ok(message) = Message::from_vec(&found.bytes) else { return self.failure };
+        let kinds = [RecordType::A, RecordType::AAAA, RecordType::CNAME];
+        let useful = message.answers.into_iter().filter(|record| kinds.contains(&record.record_type()));
+        answer.answers.extend(useful);
+        asked.encode(settings, &answer).unwrap_or(self.failure)
+    }
 }
 
 /// What does not depend on the message.
@@ -97,53 +124,74 @@ impl<R: Registry> Responder<'_, R> {
         if metadata.op_code != OpCode::Query {
             return bare(metadata, ResponseCode::NotImp);
         }
-        let Ok(message) = Message::from_vec(bytes) else { return bare(metadata, ResponseCode::FormErr) };
-        let [query] = message.queries.as_slice() else { return bare(metadata, ResponseCode::FormErr) };
+        let Ok(mut message) = Message::from_vec(bytes) else {
+            return bare(metadata, ResponseCode::FormErr);
+        };
+        let (Some(query), true) = (message.queries.pop(), message.queries.is_empty()) else {
+            return bare(metadata, ResponseCode::FormErr);
+        };
         metadata.recursion_available = !self.settings.recursors.is_empty();
-        let asked = Asked { metadata, query, edns: message.edns.as_ref(), transport };
-        self.answer(&asked, rng)
+        self.answer(Asked { metadata, query, edns: message.edns, transport }, bytes, rng)
     }
 
-    fn answer(&self, asked: &Asked<'_>, rng: &mut Rng) -> Outcome {
-        if asked.edns.is_some_and(|edns| edns.version() != 0) {
-            return self.reply(asked, &Answer::of_code(ResponseCode::BADVERS));
+    fn answer(&self, asked: Asked, bytes: &[u8], rng: &mut Rng) -> Outcome {
+        if asked.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
+            return self.reply(&asked, &Answer::of_code(ResponseCode::BADVERS));
         }
-        let question = Question {
-            name: asked.query.name.clone(),
-            labels: labels_of(&asked.query.name),
-            kind: asked.query.query_type,
-        };
         if asked.query.query_class != DNSClass::IN {
-            return self.reply(asked, &Answer::of_code(ResponseCode::Refused));
+            return self.reply(&asked, &Answer::of_code(ResponseCode::Refused));
         }
+        let question = Question::new(&asked.query.name, asked.query.query_type);
+        let mut answer = match self.look_up(&question, &asked, rng) {
+            Ok(answer) => answer,
+            Err(_) if asked.wants_recursion() => return self.forward(asked, bytes),
+            Err(code) => return self.reply(&asked, &Answer::of_code(code)),
+        };
+        // What stands behind an alias is part of the answer, as far as we or a recursor know it.
+        for _alias in 0..MAX_ALIASES {
+            let Some(target) = answer.alias(question.kind) else { break };
+            let question = Question::new(&target, question.kind);
+            match self.look_up(&question, &asked, rng) {
+                Ok(found) if found.answers.iter().any(|record| answer.answers.contains(record)) => break,
+                Ok(found) => answer.answers.extend(found.answers),
+                Err(_) if asked.wants_recursion() => return self.follow(asked, answer, target),
+                Err(_) => break,
+            }
+        }
+        self.reply(&asked, &answer)
+    }
+
+    /// Looks a name up among ours. Of the names of others there is only the code to refuse them with.
+    fn look_up(
+        &self,
+        question: &Question,
+        asked: &Asked,
+        rng: &mut Rng,
+    ) -> Result<Answer, ResponseCode> {
         let place = self.place_of(&question.labels);
         if matches!(question.kind, RecordType::AXFR | RecordType::IXFR) && place != Place::Elsewhere {
-            return self.reply(asked, &Answer::of_code(ResponseCode::NotImp));
+            return Ok(Answer::of_code(ResponseCode::NotImp));
         }
         let mut asking = Asking {
             registry: self.registry,
             settings: self.settings,
-            question: &question,
+            question,
             max_answers: self.max_answers(asked),
             describes_nodes: matches!(place, Place::Consul(..)) && self.settings.node_meta_txt,
             now: self.now,
             rng,
         };
         let of_zone = matches!(question.kind, RecordType::SOA | RecordType::NS);
-        let answer = match place {
+        Ok(match place {
             Place::Consul(domain, _) if of_zone => asking.zone_records(domain),
             Place::Zone(zone, _) if of_zone => asking.zone_records(&zone.domain),
             Place::Consul(domain, labels) => asking.consul(domain, labels),
             Place::Zone(zone, labels) => asking.zone(zone, labels),
-            Place::Elsewhere => match reversed(&question.labels) {
-                Some(address) => match asking.reverse(address) {
-                    Some(answer) => answer,
-                    None => return self.elsewhere(asked, ResponseCode::ServFail),
-                },
-                None => return self.elsewhere(asked, ResponseCode::Refused),
-            },
-        };
-        self.reply(asked, &answer)
+            Place::Elsewhere => {
+                let address = reversed(&question.labels).ok_or(ResponseCode::Refused)?;
+                asking.reverse(address).ok_or(ResponseCode::ServFail)?
+            }
+        })
     }
 
     /// The zone with the longest name that a name is in.
@@ -155,50 +203,43 @@ impl<R: Registry> Responder<'_, R> {
         ours.chain(zones).min_by_key(Place::labels_before).unwrap_or(Place::Elsewhere)
     }
 
-    /// A name that is none of ours: `code` unless there is a recursor to ask.
-    fn elsewhere(&self, asked: &Asked<'_>, code: ResponseCode) -> Outcome {
-        if !asked.metadata.recursion_available || !asked.metadata.recursion_desired {
-            return self.reply(asked, &Answer::of_code(code));
-        }
-        let failure = self.encode(asked, &Answer::of_code(ResponseCode::ServFail));
+    /// The client's own question, for a recursor.
+    fn forward(&self, asked: Asked, bytes: &[u8]) -> Outcome {
+        let failure = asked.encode(self.settings, &Answer::of_code(ResponseCode::ServFail));
         failure.map_or(Outcome::Silence, |failure| {
-            Outcome::Forward(Forward { question: asked.query.clone(), room: asked.room(), failure })
+            Outcome::Forward(Forward {
+                room: asked.room(),
+                question: asked.query,
+                message: bytes.to_vec(),
+                failure,
+                begun: None,
+            })
         })
     }
 
+    /// A question about what an alias of ours stands for.
+    fn follow(&self, asked: Asked, answer: Answer, target: Name) -> Outcome {
+        let question = Query::query(target, asked.query.query_type);
+        let mut message = Message::new(asked.metadata.id, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        message.add_query(question.clone());
+        let alias = asked.encode(self.settings, &answer);
+        let (Some(failure), Ok(message)) = (alias, message.to_vec()) else { return Outcome::Silence };
+        let begun = Some(Box::new(Begun { asked, answer }));
+        let room = SMALL_ANSWER_BYTES;
+        Outcome::Forward(Forward { question, message, room, failure, begun })
+    }
+
     /// How many answers may fit, so that no more are made.
-    fn max_answers(&self, asked: &Asked<'_>) -> usize {
+    fn max_answers(&self, asked: &Asked) -> usize {
         if asked.transport == Transport::Udp && asked.room() <= SMALL_ANSWER_BYTES {
             return self.settings.udp_answer_limit.min(MAX_SMALL_ANSWERS);
         }
         usize::from(asked.room() / MIN_RECORD_BYTES)
     }
 
-    fn reply(&self, asked: &Asked<'_>, answer: &Answer) -> Outcome {
-        self.encode(asked, answer).map_or(Outcome::Silence, Outcome::Reply)
-    }
-
-    fn encode(&self, asked: &Asked<'_>, answer: &Answer) -> Option<Reply> {
-        let mut metadata = asked.metadata;
-        metadata.response_code = answer.code;
-        metadata.authoritative = answer.authoritative;
-        // Consul's refusals come without EDNS.
-        let edns = asked.edns.filter(|_| answer.code != ResponseCode::Refused);
-        let envelope = Envelope {
-            metadata,
-            question: Some(asked.query),
-            edns: edns.map(|edns| edns_for(edns, answer.code)),
-            room: asked.room(),
-            compress: self.settings.compress,
-            honest: self.settings.enable_truncate,
-        };
-        match encode(envelope, answer) {
-            Ok(bytes) => Some(Reply { bytes, kind: Some(asked.query.query_type), code: answer.code }),
-            Err(error) => {
-                tracing::error!(%error, question = %asked.query, "an answer cannot be written");
-                None
-            }
-        }
+    fn reply(&self, asked: &Asked, answer: &Answer) -> Outcome {
+        asked.encode(self.settings, answer).map_or(Outcome::Silence, Outcome::Reply)
     }
 }
 
@@ -220,18 +261,23 @@ impl Place<'_, '_> {
 }
 
 /// A readable question.
-struct Asked<'m> {
+#[derive(Debug, Clone, PartialEq)]
+struct Asked {
     /// Of the answer: flags and id, as far as they do not depend on what is found.
     metadata: Metadata,
-    query: &'m Query,
-    edns: Option<&'m Edns>,
+    query: Query,
+    edns: Option<Edns>,
     transport: Transport,
 }
 
-impl Asked<'_> {
+impl Asked {
+    const fn wants_recursion(&self) -> bool {
+        self.metadata.recursion_available && self.metadata.recursion_desired
+    }
+
     /// Most bytes that the client takes.
     fn room(&self) -> u16 {
-        match (self.transport, self.edns) {
+        match (self.transport, &self.edns) {
             (Transport::Tcp, _) => MAX_TCP_ANSWER_BYTES,
             (Transport::Udp, None) => SMALL_ANSWER_BYTES,
             (Transport::Udp, Some(edns)) => {
@@ -239,10 +285,29 @@ impl Asked<'_> {
             }
         }
     }
-}
 
-fn labels_of(name: &Name) -> Vec<String> {
-    name.iter().map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect()
+    fn encode(&self, settings: &Settings, answer: &Answer) -> Option<Reply> {
+        let mut metadata = self.metadata;
+        metadata.response_code = answer.code;
+        metadata.authoritative = answer.authoritative;
+        // Consul's refusals come without EDNS.
+        let edns = self.edns.as_ref().filter(|_| answer.code != ResponseCode::Refused);
+        let envelope = Envelope {
+            metadata,
+            question: Some(&self.query),
+            edns: edns.map(|edns| edns_for(edns, answer.code)),
+            room: self.room(),
+            compress: settings.compress,
+            honest: settings.enable_truncate,
+        };
+        match encode(envelope, answer) {
+            Ok(bytes) => Some(Reply { bytes, kind: Some(self.query.query_type), code: answer.code }),
+            Err(error) => {
+                tracing::error!(%error, question = %self.query, "an answer cannot be written");
+                None
+            }
+        }
+    }
 }
 
 /// The beginnings of an answer: what is copied from the question's header.

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -38,8 +39,8 @@ pub struct Server {
 
 /// What every task of the server holds.
 pub(super) struct Shared {
-    pub(super) catalog: Catalog,
-    pub(super) settings: Settings,
+    catalog: Catalog,
+    settings: ArcSwap<Settings>,
     pub(super) metrics: ServerMetrics,
     recursions: Arc<Seats>,
     budget: Mutex<Budget>,
@@ -58,11 +59,10 @@ impl Server {
     ) -> Result<Self, DnsError> {
         let (udp, tcp) = both(address).map_err(|source| DnsError::Bind { address, source })?;
         let address = tcp.local_addr().map_err(|source| DnsError::Bind { address, source })?;
-        if let Some(own) = settings.recursors.iter().find(|recursor| is_self(**recursor, address)) {
-            return Err(DnsError::OwnRecursor(*own));
-        }
+        refuse_self(&settings, address)?;
         let recursions = Seats::new(limits::RECURSIONS);
         let budget = Mutex::new(Budget::new(Instant::now()));
+        let settings = ArcSwap::from_pointee(settings);
         let shared = Arc::new(Shared { catalog, settings, metrics, recursions, budget });
         Ok(Self { address, udp: Arc::new(udp), tcp, shared })
     }
@@ -70,6 +70,12 @@ impl Server {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// For changing the settings while it runs.
+    #[must_use]
+    pub fn tuner(&self) -> Tuner {
+        Tuner { address: self.address, shared: Arc::clone(&self.shared) }
     }
 
     /// Answers until `stop`, then gives the answers under way a moment.
@@ -85,45 +91,63 @@ impl Server {
     }
 }
 
-/// A question for a recursor that has a seat; the drain waits for it.
+/// Changes the settings of a running server.
+#[derive(Clone)]
+pub struct Tuner {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Tuner {
+    /// From the next question on, these settings count.
+    ///
+    /// # Errors
+    /// When a recursor is this server itself; then the old settings go on.
+    pub fn set(&self, settings: Settings) -> Result<(), DnsError> {
+        refuse_self(&settings, self.address)?;
+        self.shared.settings.store(Arc::new(settings));
+        Ok(())
+    }
+}
+
+/// What became of a message.
+pub(super) enum Answered {
+    Silence,
+    Now(Reply),
+    Later(Recursion),
+}
+
+/// A question for a recursor that has a seat.
 pub(super) struct Recursion {
     forward: Forward,
     _seat: Seat,
 }
 
 impl Shared {
-    /// Answers at once, or says that a recursor has to be asked.
-    pub(super) fn answer(
-        &self,
-        asked: &[u8],
-        transport: Transport,
-        rng: &mut Rng,
-    ) -> Result<Option<Reply>, Recursion> {
-        let responder = Responder { registry: &self.catalog, settings: &self.settings, now: now() };
+    /// Answers at once, unless a recursor has to be asked.
+    pub(super) fn answer(&self, asked: &[u8], transport: Transport, rng: &mut Rng) -> Answered {
+        let settings = self.settings.load();
+        let responder = Responder { registry: &self.catalog, settings: &settings, now: now() };
         match responder.respond(asked, transport, rng) {
             Outcome::Silence => {
                 self.metrics.dns_dropped("no_question");
-                Ok(None)
+                Answered::Silence
             }
-            Outcome::Reply(reply) => Ok(Some(self.counted(reply))),
+            Outcome::Reply(reply) => Answered::Now(self.counted(reply)),
             Outcome::Forward(forward) => match self.recursions.take() {
-                Some(seat) => Err(Recursion { forward, _seat: seat }),
+                Some(seat) => Answered::Later(Recursion { forward, _seat: seat }),
                 None => {
                     self.metrics.dns_dropped("recursions");
-                    Ok(Some(self.counted(forward.failure)))
+                    Answered::Now(self.counted(forward.failure))
                 }
             },
         }
     }
 
-    pub(super) async fn recurse(
-        &self,
-        recursion: Recursion,
-        asked: &[u8],
-        transport: Transport,
-    ) -> Reply {
+    pub(super) async fn recurse(&self, recursion: Recursion, transport: Transport) -> Reply {
         let Recursion { forward, _seat } = recursion;
-        let reply = recursor::resolve(&self.settings, asked, forward, transport, &mut Rng::new()).await;
+        let settings = self.settings.load_full();
+        let reply = recursor::resolve(&settings, forward, transport, &mut Rng::new()).await;
         self.counted(reply)
     }
 
@@ -166,6 +190,13 @@ fn datagrams(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     socket.set_recv_buffer_size(limits::RECEIVE_BUFFER_BYTES)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+fn refuse_self(settings: &Settings, own: SocketAddr) -> Result<(), DnsError> {
+    match settings.recursors.iter().find(|recursor| is_self(**recursor, own)) {
+        Some(recursor) => Err(DnsError::OwnRecursor(*recursor)),
+        None => Ok(()),
+    }
 }
 
 /// Whether asking this recursor would be asking ourselves, for ever.

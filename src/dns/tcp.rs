@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::limits::{CONNECTION_IDLE, CONNECTIONS, MAX_QUERY_BYTES, QUERIES_PER_CONNECTION};
 use super::respond::{HEADER_BYTES, Transport};
-use super::server::{Shared, draining};
+use super::server::{Answered, Shared, draining};
 use crate::net::accept::Acceptor;
 use crate::net::drain::Watcher;
 use crate::net::rng::Rng;
@@ -48,9 +48,9 @@ async fn converse(stream: TcpStream, shared: &Shared, mut watcher: Watcher) -> i
             asked = timeout(CONNECTION_IDLE, question(&mut stream)) => asked??,
         };
         let reply = match shared.answer(&asked, Transport::Tcp, &mut rng) {
-            Ok(None) => return Ok(()),
-            Ok(Some(reply)) => reply,
-            Err(recursion) => shared.recurse(recursion, &asked, Transport::Tcp).await,
+            Answered::Silence => return Ok(()),
+            Answered::Now(reply) => reply,
+            Answered::Later(recursion) => shared.recurse(recursion, Transport::Tcp).await,
         };
         let length = u16::try_from(reply.bytes.len()).map_err(io::Error::other)?;
         let answer = [&length.to_be_bytes(), reply.bytes.as_slice()].concat();

@@ -8,7 +8,7 @@ use tokio::net::UdpSocket;
 
 use super::limits::{DATAGRAMS_PER_TURN, MAX_QUERY_BYTES};
 use super::respond::{Reply, Transport};
-use super::server::{Shared, draining};
+use super::server::{Answered, Shared, draining};
 use crate::net::drain::Watcher;
 use crate::net::rng::Rng;
 
@@ -54,14 +54,14 @@ fn answer(
     rng: &mut Rng,
 ) {
     match shared.answer(asked, Transport::Udp, rng) {
-        Ok(None) => {}
-        Ok(Some(reply)) => send(socket, shared, reply, asked.len(), client),
-        Err(recursion) => {
+        Answered::Silence => {}
+        Answered::Now(reply) => send(socket, shared, reply, asked.len(), client),
+        Answered::Later(recursion) => {
             let (socket, shared) = (Arc::clone(socket), Arc::clone(shared));
-            let (asked, watcher) = (asked.to_vec(), watcher.clone());
+            let (asked_bytes, watcher) = (asked.len(), watcher.clone());
             tokio::spawn(async move {
-                let reply = shared.recurse(recursion, &asked, Transport::Udp).await;
-                send(&socket, &shared, reply, asked.len(), client);
+                let reply = shared.recurse(recursion, Transport::Udp).await;
+                send(&socket, &shared, reply, asked_bytes, client);
                 drop(watcher);
             });
         }

@@ -33,6 +33,9 @@ pub enum Subject {
 /// operation that did not hold, by its place.
 pub type Outcome = Result<Vec<Entry>, Vec<(usize, Refusal)>>;
 
+/// As [`Outcome`], before the commit.
+type Planned = Result<Vec<Arc<Entry>>, Vec<(usize, Refusal)>>;
+
 /// The key-value store. Cheap to clone; its tasks end with the last clone.
 #[derive(Clone)]
 pub struct Kv {
@@ -73,6 +76,12 @@ impl Kv {
         running.spawn(tasks::expire(Arc::clone(&shared), orphans));
         running.spawn(tasks::review(Arc::clone(&shared)));
         Ok(Self { shared, _tasks: Arc::new(running) })
+    }
+
+    /// How many keys and sessions there are.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.shared.replica.read(|state| (state.entries.len(), state.sessions.len()))
     }
 
     #[must_use]
@@ -222,10 +231,7 @@ impl Shared {
     }
 }
 
-fn plan(
-    state: &State,
-    operations: &[(String, Operation)],
-) -> Result<Plan<Result<Vec<Arc<Entry>>, Vec<(usize, Refusal)>>>, KvError> {
+fn plan(state: &State, operations: &[(String, Operation)]) -> Result<Plan<Planned>, KvError> {
     let mut draft = Draft::new(state, Instant::now());
     let (mut shown, mut refused) = (Vec::new(), Vec::new());
     for (place, (key, operation)) in operations.iter().enumerate() {

@@ -225,3 +225,28 @@ async fn a_restart_keeps_everything_and_no_index_goes_backwards() {
         assert!(second.kv.index(subject) >= seen, "{subject:?}");
     }
 }
+
+#[tokio::test]
+async fn who_lost_track_catches_up_with_the_store() {
+    use super::state::State;
+    use crate::store::replica::Follow;
+    use tokio::time::Instant;
+
+    let Fixture { kv, store, .. } = open().await;
+    for name in ["kept", "changed", "deleted"] {
+        set(&kv, name, "1").await;
+    }
+    let before = store.load(record::PREFIX).await.unwrap();
+    set(&kv, "changed", "2").await;
+    set(&kv, "new", "1").await;
+    one(&kv, "deleted", Operation::Delete).await.unwrap();
+    let after = store.load(record::PREFIX).await.unwrap();
+
+    let now = Instant::now();
+    let mut state = State::load(&before, now).unwrap();
+    let mut effects = state.catch_up(&after, now).unwrap();
+    effects.keys.sort_unstable();
+    assert_eq!(effects.keys, ["changed", "deleted", "new"]);
+    assert_eq!(state.entries, State::load(&after, now).unwrap().entries);
+    assert_eq!(state.key_index("deleted"), after.revision);
+}

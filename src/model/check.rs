@@ -175,7 +175,16 @@ pub struct Check {
     pub shown: Option<Value>,
 }
 
+/// Id of the check that Consul gives every node with an agent.
+pub const ALIVE_ID: &str = "serfHealth";
+
 impl Check {
+    /// Whether this is the catalog's word that the agent of a node is there.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.id == ALIVE_ID
+    }
+
     /// A check as it is declared, before its first result.
     #[must_use]
     pub fn declared(

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod duration;
+pub mod go_json;
 pub mod hex;
 pub mod intention;
 pub mod name;

@@ -96,7 +96,7 @@ impl<S: Follow> Replica<S> {
     /// What `plan` says; `Contended` when others keep changing the same keys; those of the store.
     pub async fn write<T, E: From<StoreError>>(
         &self,
-        plan: impl Fn(&S) -> Result<Plan<T>, E>,
+        mut plan: impl FnMut(&S) -> Result<Plan<T>, E>,
     ) -> Result<(Revision, T), E> {
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {

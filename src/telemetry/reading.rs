@@ -15,7 +15,8 @@ use super::metrics::names::{self, Name};
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
     pub proxies_connected: usize,
-    /// Number of entries of each kind: `nodes`, `services`, `instances`, `checks`, `intentions`.
+    /// Number of entries of each kind: `nodes`, `services`, `instances`, `checks`, `intentions`, `kv_keys`,
+    /// `kv_sessions`, `etcd_keys`, `etcd_leases`.
     pub catalog: Vec<(&'static str, usize)>,
     /// Number of checks in each status.
     pub checks: Vec<(&'static str, usize)>,

@@ -17,6 +17,7 @@ mod connect_mode;
 mod consul;
 mod control;
 mod dns;
+mod etcd;
 mod failover;
 mod fidelity;
 mod fuzz_corpus;

@@ -21,12 +21,23 @@ pub(crate) fn node() -> NodeName {
 }
 
 pub(crate) async fn server() -> Server {
-    server_answering(server::names(&DnsKeys::default()).unwrap()).await
+    Server::start(settings()).await.unwrap()
 }
 
 /// A server that is told how to answer names.
 pub(crate) async fn server_answering(names: dns::Settings) -> Server {
-    let settings = server::Settings {
+    let dns = Some(DnsSettings { address: ANY, names });
+    Server::start(server::Settings { dns, ..settings() }).await.unwrap()
+}
+
+/// As [`server`], with a port for etcd clients.
+pub(crate) async fn server_with_etcd() -> Server {
+    Server::start(server::Settings { etcd: Some(ANY), ..settings() }).await.unwrap()
+}
+
+fn settings() -> server::Settings {
+    let names = server::names(&DnsKeys::default()).unwrap();
+    server::Settings {
         definitions: Vec::new(),
         node_checks: Vec::new(),
         paths: Vec::new(),
@@ -35,6 +46,7 @@ pub(crate) async fn server_answering(names: dns::Settings) -> Server {
         http: ANY,
         grpc: ANY,
         dns: Some(DnsSettings { address: ANY, names }),
+        etcd: None,
         node: node(),
         node_address: LOOPBACK.to_string(),
         datacenter: "dc1".to_owned(),
@@ -43,8 +55,7 @@ pub(crate) async fn server_answering(names: dns::Settings) -> Server {
         allowed_hosts: Vec::new(),
         dev: true,
         next_free_ports: false,
-    };
-    Server::start(settings).await.unwrap()
+    }
 }
 
 /// A sidecar that is ready; its service has a check `service:NAME` with a TTL that begins as passing.

@@ -166,6 +166,8 @@ async fn every_metric_is_fed() {
             r#"weft_dns_dropped_total{cause="no_question"} 1"#,
             r#"weft_check_changes_total{status="critical"} "#,
             r#"weft_catalog_size{kind="instances"} 5"#,
+            r#"weft_catalog_size{kind="kv_sessions"} 0"#,
+            r#"weft_catalog_size{kind="etcd_keys"} 0"#,
             r#"weft_catalog_checks{status="passing"}"#,
             r#"weft_store_commits_total{result="ok"}"#,
             "weft_proxies_connected 1",

@@ -33,7 +33,7 @@ pub(in crate::api) async fn list(State(app): App, params: Params) -> Result<Resp
 /// The checks of the server's node, without `serfHealth`, which is the catalog's word about the node.
 pub(super) fn own_checks(app: &Shared) -> Vec<(CheckRecord, Vec<String>)> {
     let mut checks = tagged_checks(app, &app.state.catalog.settings().node);
-    checks.retain(|(record, _)| record.check.id != "serfHealth");
+    checks.retain(|(record, _)| !record.check.is_alive());
     checks
 }
 

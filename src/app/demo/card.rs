@@ -30,11 +30,12 @@ pub(in crate::app) fn server(server: &Server, took: Duration) -> Card {
     let mut text = head("dev server", took);
     let _never_fails = write!(
         text,
-        "  API       http://{}\n  gRPC      {} (TLS 1.3)\n{}  domain    {}\n\
+        "  API       http://{}\n  gRPC      {} (TLS 1.3)\n{}{}  domain    {}\n\
          \n  In memory, loopback only, no tokens: for development.\n  Next:  weft run --help",
         bound.http,
         bound.grpc,
         dns_line(server),
+        bound.etcd.map(|etcd| format!("  etcd      {etcd}\n")).unwrap_or_default(),
         server.ca().trust_domain()
     );
     Card { text, json: server_json(server, took) }
@@ -94,6 +95,7 @@ fn server_json(server: &Server, took: Duration) -> Value {
         "http": server.bound().http.to_string(),
         "grpc": server.bound().grpc.to_string(),
         "dns": server.bound().dns.map(|address| address.to_string()),
+        "etcd": server.bound().etcd.map(|address| address.to_string()),
         "trust_domain": server.ca().trust_domain().as_str(),
     })
 }

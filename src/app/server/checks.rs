@@ -76,8 +76,16 @@ impl Checks {
         }
         for record in self.catalog.checks_on(node) {
             let check = record.check;
+            // The catalog's word about the node is no check that anybody could fail.
+            if check.is_alive() {
+                continue;
+            }
             let Some(definition) = check.definition.clone() else {
-                workload.others.push((*check).clone());
+                // What the catalog says of this agent is none of the agent's checks: with nothing else,
+                // an alias finds none, as in Consul.
+                if check.id != "serfHealth" {
+                    workload.others.push((*check).clone());
+                }
                 continue;
             };
             let instance = check.instance.as_ref().map(|(instance, _)| instance.clone());

@@ -6,6 +6,8 @@ use crate::ca::{Ca, Event};
 use crate::catalog::{Catalog, Sizes};
 use crate::control::edges::{EdgeKey, EdgeTotals, Edges};
 use crate::control::sessions::Sessions;
+use crate::etcd::Keys;
+use crate::kv::Kv;
 use crate::store::{Image, Outcome, Revision, Store, StoreFuture, Txn, Watch};
 use crate::telemetry::reading::Read;
 use crate::telemetry::{EdgeReading, Reading, ServerMetrics};
@@ -56,10 +58,21 @@ pub(super) fn count_events(ca: &Ca, metrics: &ServerMetrics) {
     });
 }
 
-/// Reads the size of the catalog, the sidecars and what they report.
-pub(super) fn reader(catalog: Catalog, sessions: Sessions, edges: Edges) -> Arc<Read> {
+/// What is read at a scrape.
+pub(super) struct Sources {
+    pub(super) catalog: Catalog,
+    pub(super) kv: Kv,
+    pub(super) keys: Keys,
+    pub(super) sessions: Sessions,
+    pub(super) edges: Edges,
+}
+
+/// Reads the size of the catalog and of the keys, the sidecars and what they report.
+pub(super) fn reader(sources: Sources) -> Arc<Read> {
     Arc::new(move || {
+        let Sources { catalog, kv, keys, sessions, edges } = &sources;
         let Sizes { nodes, services, instances, intentions, checks } = catalog.sizes();
+        let ((kv_keys, kv_sessions), (etcd_keys, etcd_leases)) = (kv.counts(), keys.counts());
         Reading {
             proxies_connected: sessions.connected(),
             catalog: vec![
@@ -68,6 +81,10 @@ pub(super) fn reader(catalog: Catalog, sessions: Sessions, edges: Edges) -> Arc<
                 ("instances", instances),
                 ("checks", checks.values().sum()),
                 ("intentions", intentions),
+                ("kv_keys", kv_keys),
+                ("kv_sessions", kv_sessions),
+                ("etcd_keys", etcd_keys),
+                ("etcd_leases", etcd_leases),
             ],
             checks: checks.into_iter().map(|(status, count)| (status.as_str(), count)).collect(),
             edges: edges.once().into_iter().map(edge).collect(),

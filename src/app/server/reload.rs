@@ -7,17 +7,16 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::declared;
+use super::{declared, names};
 use crate::app::AppError;
 use crate::catalog::Catalog;
 use crate::config::{self, AgentKeys, Diagnostic};
+use crate::dns;
 use crate::store::Store;
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    #[error("this server was started without configuration files; there is nothing to read again")]
-    NoFiles,
     #[error("the old configuration goes on; the new one has faults:\n{0}")]
     Invalid(String),
     #[error("the old configuration goes on; the new one was refused: {0}")]
@@ -33,6 +32,8 @@ pub(super) struct Reloader {
     pub(super) agent: AgentKeys,
     pub(super) store: Arc<dyn Store>,
     pub(super) catalog: Catalog,
+    /// `None` without a DNS port.
+    pub(super) dns: Option<dns::Tuner>,
     /// One reload at a time.
     pub(super) alone: Mutex<()>,
 }
@@ -40,7 +41,8 @@ pub(super) struct Reloader {
 impl Reloader {
     pub(super) async fn reload(&self) -> Result<(), ReloadError> {
         if self.paths.is_empty() {
-            return Err(ReloadError::NoFiles);
+            tracing::info!("reload: this server was started without configuration files");
+            return Ok(());
         }
         let _alone = self.alone.lock().await;
         let paths = self.paths.clone();
@@ -54,6 +56,10 @@ impl Reloader {
         let restart = self.agent.differences(&loaded.agent);
         if !restart.is_empty() {
             tracing::warn!(keys = restart.join(", "), "changed settings that count after a restart");
+        }
+        if let Some(tuner) = &self.dns {
+            let named = names(&loaded.agent.dns).and_then(|settings| tuner.set(settings));
+            named.map_err(AppError::Dns)?;
         }
         declared::apply(&*self.store, &self.catalog, &loaded.definitions, &loaded.node_checks).await?;
         tracing::info!(services = loaded.definitions.len(), "configuration reloaded");

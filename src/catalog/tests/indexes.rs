@@ -188,7 +188,7 @@ async fn five_thousand_waiters_cost_little_and_all_wake() {
             tokio::spawn(async move { c.wait(&topic, index, DEADLINE).await })
         })
         .collect();
-    while c.shared.waiters.len() == 0 {
+    while c.shared.waiters.is_empty() {
         tokio::task::yield_now().await;
     }
     let revision = add(&c, plain("a", "a-1")).await;

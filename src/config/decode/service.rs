@@ -248,7 +248,9 @@ pub(super) fn meta(report: &mut Report<'_>, fields: &Fields<'_>) -> BTreeMap<Str
 }
 
 fn meta_pair(report: &mut Report<'_>, entry: &Entry) -> Option<(String, String)> {
-    let value = text_of(report, &entry.key, &entry.value)?;
+    // Consul's API names the map, not the key.
+    let name = if report.is_api() { "Meta" } else { &entry.key };
+    let value = text_of(report, name, &entry.value)?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     let (span, message, consul) = if entry.key.is_empty() {
         (entry.key_span, "a key of `meta` is empty".to_owned(), "Key cannot be blank".to_owned())

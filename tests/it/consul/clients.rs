@@ -13,15 +13,7 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(900);
 const FLOW_LIMIT: Duration = Duration::from_secs(120);
 
 /// Steps that do not work yet, and what is missing for them. One that works fails the test.
-const GAPS: &[(&str, &str)] = &[
-    ("agent", "agent/members"),
-    ("own_checks", "agent/check/register"),
-    ("external_nodes", "catalog/register"),
-    ("kv", "KV"),
-    ("sessions", "sessions"),
-    ("transactions", "transactions"),
-    ("maintenance", "maintenance"),
-];
+const GAPS: &[(&str, &str)] = &[];
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")

@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use super::compare;
+
 /// Requests of one capture.
 pub(super) struct Row {
     pub(super) capture: &'static str,
     /// `METHOD target`, with ` <= body` if it matters, or only the target, for all methods. A `*` at the
-    /// end stands for any rest.
+    /// end stands for any rest; ` #2` after it for the second such request only.
     pub(super) request: &'static str,
     /// Where the answer differs, as in `compare::Difference`; nothing stands for anywhere. What lies
     /// below a place belongs to it.
@@ -20,21 +22,37 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Whether a request of a capture fits the pattern, whatever its number.
     pub(super) fn matches(&self, capture: &str, request: &str) -> bool {
         let line = request.split(" <= ").next().unwrap_or_default();
         let target = line.split_once(' ').map_or(line, |(_, target)| target);
+        let (wanted, _) = self.counted();
         self.capture == capture
-            && match self.request.strip_suffix('*') {
+            && match wanted.strip_suffix('*') {
                 Some(start) => request.starts_with(start) || target.starts_with(start),
-                None => [target, line, request].contains(&self.request),
+                None => [target, line, request].contains(&wanted),
             }
     }
 
+    /// The pattern, and which of the requests that fit it is meant; all of them if none is said.
+    pub(super) fn counted(&self) -> (&'static str, Option<usize>) {
+        match self.request.rsplit_once(" #") {
+            Some((pattern, number)) => (pattern, number.parse().ok()),
+            None => (self.request, None),
+        }
+    }
+
     pub(super) fn covers(&self, at: &str) -> bool {
-        self.at.is_empty()
-            || self.at.iter().any(|place| {
-                at.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
+        self.at.is_empty() || self.at.iter().any(|place| is_within(at, place))
+    }
+
+    /// The places at which nothing differs; for a row without places, the empty one.
+    pub(super) fn stale(&self, found: &[compare::Difference]) -> Vec<&'static str> {
+        if self.at.is_empty() {
+            return if found.is_empty() { vec![""] } else { Vec::new() };
+        }
+        let differs = |place: &str| found.iter().any(|difference| is_within(&difference.at, place));
+        self.at.iter().copied().filter(|place| !differs(place)).collect()
     }
 }
 
@@ -54,160 +72,33 @@ pub(super) struct Difference {
     pub(super) undo: &'static [&'static str],
 }
 
+fn is_within(at: &str, place: &str) -> bool {
+    at.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 const fn row(capture: &'static str, request: &'static str, at: &'static [&'static str]) -> Row {
     Row { capture, request, at }
 }
 
-pub(super) const GAPS: &[Gap] = &[
-    Gap {
-        missing: "the service `consul` of every server",
-        rows: &[
-            row("agent-catalog-health-empty", "/v1/catalog/services", &["/consul"]),
-            row("agent-catalog-health-empty", "/v1/catalog/service/consul", &[]),
-            row("agent-catalog-health-empty", "/v1/catalog/node/n1", &["/Services/consul"]),
-            row("agent-catalog-health-empty", "/v1/health/service/consul", &[]),
-            row("health-params-errors", "/v1/catalog/services", &["/consul"]),
-            row("sidecar-expansion", "/v1/catalog/services", &["/consul"]),
-        ],
-    },
-    Gap {
-        missing: "agent/members, agent/metrics, agent/host, agent/monitor",
-        rows: &[
-            row("agent-catalog-health-empty", "/v1/agent/members", &[]),
-            row("agent-catalog-health-empty", "/v1/agent/metrics", &[]),
-            row("agent-catalog-health-empty", "/v1/agent/host", &[]),
-            row("kv-session-event-txn-query-operator", "/v1/agent/monitor*", &[]),
-        ],
-    },
-    Gap {
-        missing: "agent/service and its hash",
-        rows: &[
-            row("register-http-check", "/v1/agent/service/user-service-1", &[]),
-            row("register-http-check", "/v1/agent/service/nope", &[]),
-            row("sidecar-expansion", "/v1/agent/service/web-sidecar-proxy", &[]),
-            row("register-validation-errors", "/v1/agent/service/ok2", &[]),
-            row("register-validation-errors", "/v1/agent/service/ok3", &[]),
-            row("checks-api", "/v1/agent/service/ok3c-sidecar-proxy", &[]),
-            row("checks-api", "/v1/agent/service/ok3", &[]),
-        ],
-    },
-    Gap {
-        missing: "agent/health",
-        rows: &[
-            row("register-http-check", "/v1/agent/health/*", &[]),
-            row("health-params-errors", "/v1/agent/health/*", &[]),
-            row("maintenance-catalog-write", "/v1/agent/health/*", &[]),
-        ],
-    },
-    Gap {
-        missing: "X-Cache of ?cached and of agent reads",
-        rows: &[
-            row("health-params-errors", "/v1/health/service/user-service?cached", &["header x-cache"]),
-            row("ca-leaf-authorize-intentions", "/v1/agent/connect/ca/roots", &["header x-cache"]),
-        ],
-    },
-    Gap {
-        missing: "Go's words for what is no JSON, or of another type",
-        rows: &[
-            row("register-validation-errors", "PUT /v1/agent/service/register <= notjson", &["body"]),
-            row(
-                "register-validation-errors",
-                r#"PUT /v1/agent/service/register <= {"Name":"x","Meta":{"a":1}}"#,
-                &["body"],
-            ),
-        ],
-    },
-    Gap {
-        missing: "script checks are refused in Consul's words",
-        rows: &[row(
-            "register-validation-errors",
-            r#"PUT /v1/agent/service/register <= {"Name":"x","Check":{"Args"*"#,
-            &[],
-        )],
-    },
-    Gap {
-        missing: "agent/check register, deregister, update",
-        rows: &[
-            row("checks-api", "/v1/agent/check/register", &[]),
-            row("checks-api", "/v1/agent/check/deregister/*", &[]),
-            row("checks-api", "/v1/agent/check/update/*", &[]),
-            row("checks-api", "PUT /v1/agent/check/pass/memory", &[]),
-            row("checks-api", "/v1/agent/check/warn/memory*", &[]),
-            row("checks-api", "/v1/agent/check/fail/memory*", &[]),
-            row(
-                "checks-api",
-                "/v1/agent/checks",
-                &[
-                    "/al",
-                    "/al2",
-                    "/g",
-                    "/h",
-                    "/h500",
-                    "/memory",
-                    "/service:web-sidecar-proxy:2",
-                    "/svcchk",
-                    "/t",
-                    "/tok",
-                ],
-            ),
-        ],
-    },
-    Gap {
-        missing: "maintenance and reload",
-        rows: &[
-            row("maintenance-catalog-write", "/v1/agent/service/maintenance/*", &[]),
-            row("maintenance-catalog-write", "/v1/agent/maintenance*", &[]),
-            row("maintenance-catalog-write", "/v1/agent/reload", &[]),
-            row(
-                "maintenance-catalog-write",
-                "/v1/agent/checks?filter=ServiceName==web",
-                &["/_service_maintenance:web"],
-            ),
-        ],
-    },
-    Gap {
-        missing: "writes to the catalog, and catalog/node-services",
-        rows: &[
-            row("maintenance-catalog-write", "/v1/catalog/register", &[]),
-            row("maintenance-catalog-write", "/v1/catalog/deregister", &[]),
-            row("maintenance-catalog-write", "/v1/catalog/node-services/*", &[]),
-            row("maintenance-catalog-write", "/v1/health/service/redis", &[]),
-            row("maintenance-catalog-write", "/v1/catalog/nodes?node-meta=external-node:true", &[]),
-        ],
-    },
-    Gap {
-        missing: "CA configuration, leaves and authorize",
-        rows: &[
-            row("ca-leaf-authorize-intentions", "/v1/connect/ca/configuration", &[]),
-            row("ca-leaf-authorize-intentions", "/v1/agent/connect/ca/leaf/*", &[]),
-            row("ca-leaf-authorize-intentions", "/v1/agent/connect/authorize", &[]),
-            row("ca-config-errors", "/v1/connect/ca/configuration", &[]),
-            row("ca-config-errors", "/v1/agent/connect/ca/leaf/*", &[]),
-        ],
-    },
-    Gap {
-        missing: "the name of a root",
-        rows: &[
-            row("ca-leaf-authorize-intentions", "/v1/connect/ca/roots", &["/Roots/0/Name"]),
-            row("ca-leaf-authorize-intentions", "/v1/agent/connect/ca/roots", &["/Roots/0/Name"]),
-            row("ca-config-errors", "/v1/connect/ca/roots", &["/Roots/0/Name"]),
-        ],
-    },
-    Gap {
-        missing: "config entries",
-        rows: &[row("config-entries-discovery-chain", "/v1/config*", &[])],
-    },
-    Gap {
-        missing: "KV, sessions, transactions",
-        rows: &[
-            row("kv-session-event-txn-query-operator", "/v1/kv/*", &[]),
-            row("kv-session-event-txn-query-operator", "/v1/session/*", &[]),
-            row("kv-session-event-txn-query-operator", "/v1/txn", &[]),
-        ],
-    },
-];
+pub(super) const GAPS: &[Gap] = &[];
 
 pub(super) const DIFFERENCES: &[Difference] = &[
+    Difference {
+        topic: "cached answers",
+        rows: &[
+            row(
+                "ca-leaf-authorize-intentions",
+                r#"POST /v1/agent/connect/authorize <= {"Target":"foo",*"#,
+                &["header x-cache"],
+            ),
+            row(
+                "ca-leaf-authorize-intentions",
+                r#"POST /v1/agent/connect/authorize <= {"Target":"database",* #1"#,
+                &["header x-cache"],
+            ),
+        ],
+        undo: &[],
+    },
     Difference {
         topic: "`agent/self` is smaller",
         rows: &[row(
@@ -339,6 +230,111 @@ pub(super) const DIFFERENCES: &[Difference] = &[
             row("head-gzip-noleader", "/v1/status/leader", &[]),
             row("head-gzip-noleader", "GET /v1/agent/services", &[]),
             row("head-gzip-noleader", "/v1/agent/connect/ca/roots", &[]),
+        ],
+        undo: &[],
+    },
+    Difference {
+        topic: "`agent/self` is smaller",
+        rows: &[row("agent-catalog-health-empty", "/v1/agent/members", &["/0/Tags"])],
+        undo: &[],
+    },
+    Difference {
+        topic: "the service `consul`",
+        rows: &[
+            row("agent-catalog-health-empty", "/v1/catalog/service/consul", &["/0/ServiceMeta"]),
+            row("agent-catalog-health-empty", "/v1/catalog/node/n1", &["/Services/consul/Meta"]),
+            row("agent-catalog-health-empty", "/v1/health/service/consul", &["/0/Service/Meta"]),
+        ],
+        undo: &[],
+    },
+    Difference {
+        topic: "`?cached`",
+        rows: &[row(
+            "health-params-errors",
+            "/v1/health/service/user-service?cached",
+            &["header x-cache"],
+        )],
+        undo: &[],
+    },
+    Difference {
+        topic: "alias checks",
+        rows: &[row(
+            "checks-api",
+            "/v1/agent/checks",
+            &["/al/Output", "/al2/Output", "/service:p-sidecar-proxy:2"],
+        )],
+        undo: &[],
+    },
+    Difference {
+        topic: "name of a root",
+        rows: &[
+            row("ca-leaf-authorize-intentions", "/v1/connect/ca/roots", &["/Roots/0/Name"]),
+            row("ca-leaf-authorize-intentions", "/v1/agent/connect/ca/roots", &["/Roots/0/Name"]),
+            row("ca-config-errors", "/v1/connect/ca/roots", &["/Roots/0/Name"]),
+        ],
+        undo: &[],
+    },
+    Difference {
+        topic: "CA configuration",
+        rows: &[
+            row(
+                "ca-leaf-authorize-intentions",
+                "/v1/connect/ca/configuration",
+                &["/Config/IntermediateCertTTL", "/Config/RotationPeriod"],
+            ),
+            row(
+                "ca-config-errors",
+                r#"PUT /v1/connect/ca/configuration <= {"Provider":"consul","Config":{"LeafCertTTL":"1h"}}"#,
+                &[],
+            ),
+            row(
+                "ca-config-errors",
+                r#"PUT /v1/connect/ca/configuration <= {"Provider":"consul","Config":{"LeafCertTTL":"1h","PrivateKey":"zz"}}"#,
+                &["body"],
+            ),
+            row(
+                "ca-config-errors",
+                r#"PUT /v1/connect/ca/configuration <= {"Provider":"consul","Config":{"LeafCertTTL":"72h",*"#,
+                &[],
+            ),
+            row("ca-config-errors", "GET /v1/connect/ca/configuration #1", &["/Config/LeafCertTTL"]),
+            row(
+                "ca-config-errors",
+                "GET /v1/connect/ca/configuration #2",
+                &["/Config/PrivateKeyBits", "/Config/PrivateKeyType"],
+            ),
+        ],
+        undo: &[],
+    },
+    Difference {
+        topic: "config entries",
+        rows: &[
+            row("config-entries-discovery-chain", r#"PUT /v1/config <= {"Kind":"proxy-defaults"*"#, &[]),
+            row("config-entries-discovery-chain", r#"PUT /v1/config <= {"Kind":"service-*"#, &[]),
+            row(
+                "config-entries-discovery-chain",
+                r#"PUT /v1/config <= {"kind":"service-defaults"*"#,
+                &[],
+            ),
+            row(
+                "config-entries-discovery-chain",
+                r#"PUT /v1/config <= {"Kind":"ingress-gateway"*"#,
+                &[],
+            ),
+            row(
+                "config-entries-discovery-chain",
+                r#"PUT /v1/config <= {"Kind":"terminating-gateway"*"#,
+                &[],
+            ),
+            row("config-entries-discovery-chain", "PUT /v1/config?cas=1", &[]),
+            row("config-entries-discovery-chain", "GET /v1/config/service-resolver/web", &[]),
+            row("config-entries-discovery-chain", "GET /v1/config/service-router/web", &[]),
+            row("config-entries-discovery-chain", "GET /v1/config/service-splitter", &[]),
+            row("config-entries-discovery-chain", "GET /v1/config/proxy-defaults/global", &[]),
+            row("config-entries-discovery-chain", "GET /v1/config/service-defaults #2", &[]),
+            row("config-entries-discovery-chain", "DELETE /v1/config/service-defaults/web", &[]),
+            row("config-entries-discovery-chain", "/v1/config/ingress-gateway/ing", &[]),
+            row("config-entries-discovery-chain", "/v1/config/terminating-gateway/tg", &[]),
         ],
         undo: &[],
     },

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use weft::model::{Check, CheckStatus, NodeName};
-
 use super::capture;
 use super::world::World;
-use crate::http::{self, Answer, PATIENCE};
+use crate::http::{self, PATIENCE};
 
 /// The columns of `index-semantics.txt`.
 const READS: [&str; 9] = [
@@ -28,15 +26,8 @@ const MOVED_FOR_NOTHING: [(&str, [&str; 2]); 1] =
 
 type Indexes = [u64; READS.len()];
 
-async fn send(world: &World, request: &str) -> Answer {
-    let (line, body) = request.split_once(" <= ").unwrap_or((request, ""));
-    let (method, target) = line.split_once(' ').unwrap();
-    http::send(world.http, method, target, body).await
-}
-
 async fn write(world: &World, request: &str) {
-    let answer = send(world, request).await;
-    assert_eq!(answer.status, 200, "{request}: {}", answer.body);
+    world.send_all(&[request]).await;
 }
 
 async fn indexes(world: &World) -> Indexes {
@@ -69,22 +60,6 @@ fn always_equal(rows: &[(String, Indexes)]) -> Vec<(usize, usize)> {
     pairs.filter(|(a, b)| rows.iter().all(|(_, row)| row[*a] == row[*b])).collect()
 }
 
-async fn node_check(world: &World, status: CheckStatus) {
-    let check = Check {
-        node: NodeName::new("n1").unwrap(),
-        id: "disk".to_owned(),
-        name: "disk".to_owned(),
-        notes: String::new(),
-        status,
-        output: String::new(),
-        instance: None,
-        type_name: String::new(),
-        definition: None,
-        shown: None,
-    };
-    world.catalog().put_check(&check).await.unwrap();
-}
-
 async fn step(world: &World, name: &str) {
     match name {
         "register cc" => write(world, r#"PUT /v1/agent/service/register <= {"Name":"cc"}"#).await,
@@ -96,16 +71,16 @@ async fn step(world: &World, name: &str) {
         "bb port change" => {
             write(world, r#"PUT /v1/agent/service/register <= {"Name":"bb","Port":2}"#).await;
         }
-        "node check added" => node_check(world, CheckStatus::Passing).await,
-        "node check warn" => node_check(world, CheckStatus::Warning).await,
-        "node check removed" => {
-            let node = NodeName::new("n1").unwrap();
-            assert!(world.catalog().delete_check(&node, "disk").await.unwrap());
+        "node check added" => {
+            let check = r#"{"Name":"disk","TTL":"10m","Status":"passing"}"#;
+            write(world, &format!("PUT /v1/agent/check/register <= {check}")).await;
         }
+        "node check warn" => write(world, "PUT /v1/agent/check/warn/disk").await,
+        "node check removed" => write(world, "PUT /v1/agent/check/deregister/disk").await,
         "deregister cc" => write(world, "PUT /v1/agent/service/deregister/cc").await,
         "deregister aa" => write(world, "PUT /v1/agent/service/deregister/aa").await,
         // Whatever comes of it, no index of these moves.
-        "kv write" => drop(send(world, "PUT /v1/kv/a <= b").await),
+        "kv write" => drop(world.send("PUT /v1/kv/a <= b").await),
         other => panic!("{other} is not known"),
     }
 }
@@ -166,7 +141,7 @@ async fn an_absent_service_sleeps_through_others_and_wakes_when_it_appears() {
     for read in ["/v1/health/service/late", "/v1/catalog/service/late"] {
         let index = http::send(world.http, "GET", read, "").await.index();
         let waiting = format!("GET {read}?index={index}&wait=10m");
-        let waiting = tokio::time::timeout(PATIENCE, send(&world, &waiting));
+        let waiting = tokio::time::timeout(PATIENCE, world.send(&waiting));
         let (woken, ()) = tokio::join!(waiting, async {
             write(&world, r#"PUT /v1/agent/service/register <= {"Name":"early"}"#).await;
             let unmoved = http::send(world.http, "GET", read, "").await;
@@ -178,7 +153,7 @@ async fn an_absent_service_sleeps_through_others_and_wakes_when_it_appears() {
         assert_eq!(woken.json().as_array().map(Vec::len), Some(1), "{read}");
         // The last instance takes the index along: who waits is told.
         let waiting = format!("GET {read}?index={}&wait=10m", woken.index());
-        let waiting = tokio::time::timeout(PATIENCE, send(&world, &waiting));
+        let waiting = tokio::time::timeout(PATIENCE, world.send(&waiting));
         let (woken, ()) = tokio::join!(waiting, write(&world, "PUT /v1/agent/service/deregister/late"));
         assert_eq!(woken.expect("it was not woken").json().as_array().map(Vec::len), Some(0), "{read}");
     }

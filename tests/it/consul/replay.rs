@@ -28,6 +28,21 @@ const CAPTURES: [&str; 12] = [
 /// Before this capture the application did not answer yet.
 const APPLICATION_ANSWERS_FROM: &str = "health-params-errors";
 
+/// What was done before a capture and is in none.
+const UNRECORDED: [(&str, &[&str]); 1] = [(
+    "maintenance-catalog-write",
+    &[
+        "PUT /v1/agent/check/deregister/svcchk",
+        "PUT /v1/agent/check/deregister/al",
+        "PUT /v1/agent/check/deregister/al2",
+        "PUT /v1/agent/check/deregister/g",
+        "PUT /v1/agent/check/deregister/h",
+        "PUT /v1/agent/check/deregister/h500",
+        "PUT /v1/agent/check/deregister/t",
+        "PUT /v1/agent/check/deregister/tok",
+    ],
+)];
+
 /// Checks run and are reported beside the requests: so long a read may take to show what it must.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -37,6 +52,9 @@ async fn captured_requests_are_answered_as_by_consul() {
     for name in CAPTURES {
         if name == APPLICATION_ANSWERS_FROM {
             replay.world.open();
+        }
+        for (_, requests) in UNRECORDED.iter().filter(|(capture, _)| *capture == name) {
+            replay.world.send_all(requests).await;
         }
         for exchange in capture::parse(&replay.here(&capture::read(&format!("{name}.txt")))) {
             replay.exchange(name, &exchange).await;
@@ -59,6 +77,8 @@ struct Expected {
     /// What is missing, or the topic.
     about: &'static str,
     undo: &'static [&'static str],
+    /// Requests that fit its pattern, and those of them that it is about.
+    seen: usize,
     matched: usize,
     /// Requests that it matched and that were answered as by Consul.
     same: Vec<String>,
@@ -76,7 +96,15 @@ fn expect(
     rows: &'static [Row],
     undo: &'static [&'static str],
 ) -> impl Iterator<Item = Expected> {
-    rows.iter().map(move |row| Expected { row, about, undo, matched: 0, same: Vec::new() })
+    rows.iter().map(move |row| Expected { row, about, undo, seen: 0, matched: 0, same: Vec::new() })
+}
+
+impl Expected {
+    /// Whether the request that was just seen is the one that the row is about.
+    fn is_due(&self) -> bool {
+        let (_, number) = self.row.counted();
+        number.is_none_or(|number| number == self.seen)
+    }
 }
 
 impl Replay {
@@ -96,23 +124,22 @@ impl Replay {
 
     async fn exchange(&mut self, capture: &str, exchange: &Exchange) {
         let request = exchange.request();
-        let rows: Vec<usize> = (0..self.tables.len())
+        let mut rows: Vec<usize> = (0..self.tables.len())
             .filter(|index| self.tables[*index].row.matches(capture, &request))
             .collect();
+        for index in &rows {
+            self.tables[*index].seen += 1;
+        }
+        rows.retain(|index| self.tables[*index].is_due());
         let allowed: Vec<&Row> = rows.iter().map(|index| self.tables[*index].row).collect();
         let found = self.send(exchange, &allowed).await;
         for index in rows {
             let expected = &mut self.tables[index];
             expected.matched += 1;
-            if !found.iter().any(|difference| expected.row.covers(&difference.at)) {
-                expected.same.push(request.clone());
+            for place in expected.row.stale(&found) {
+                expected.same.push(format!("{request}{place}"));
             }
-            for undo in expected.undo {
-                let (line, body) = undo.split_once(" <= ").unwrap_or((undo, ""));
-                let (method, target) = line.split_once(' ').unwrap();
-                let undone = http::send(self.world.http, method, target, body).await;
-                assert_eq!(undone.status, 200, "{undo}: {}", undone.body);
-            }
+            self.world.send_all(expected.undo).await;
         }
         let surprising = unexpected(&found, &allowed);
         if !surprising.is_empty() {

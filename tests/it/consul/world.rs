@@ -15,8 +15,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use weft::app::server::{Server, Settings};
-use weft::catalog::Catalog;
+use weft::config::AgentKeys;
 use weft::model::{Action, NodeName};
+
+use crate::http::{self, Answer};
 
 /// Ends with everything in it when it is dropped.
 pub(super) struct World {
@@ -26,7 +28,7 @@ pub(super) struct World {
     /// Port of the gRPC server.
     pub(super) grpc: u16,
     open: watch::Sender<bool>,
-    server: Server,
+    _server: Server,
     _others: JoinSet<()>,
 }
 
@@ -37,11 +39,12 @@ impl World {
             definitions: Vec::new(),
             node_checks: Vec::new(),
             paths: Vec::new(),
-            agent: weft::config::AgentKeys::default(),
+            agent: AgentKeys::default(),
             data_dir: None,
             http: "127.0.0.1:0".parse().unwrap(),
             grpc: "127.0.0.1:0".parse().unwrap(),
             dns: None,
+            etcd: None,
             node: NodeName::new("n1").unwrap(),
             node_address: "127.0.0.1".to_owned(),
             datacenter: "dc1".to_owned(),
@@ -58,11 +61,22 @@ impl World {
         others.spawn(serve_app(listener, opened));
         let (grpc, listener) = listen().await;
         others.spawn(serve_grpc(listener));
-        Self { http: server.bound().http, app, grpc, open, server, _others: others }
+        Self { http: server.bound().http, app, grpc, open, _server: server, _others: others }
     }
 
-    pub(super) const fn catalog(&self) -> &Catalog {
-        self.server.catalog()
+    /// Sends a request: `METHOD target`, and ` <= body` if it has one.
+    pub(super) async fn send(&self, request: &str) -> Answer {
+        let (line, body) = request.split_once(" <= ").unwrap_or((request, ""));
+        let (method, target) = line.split_once(' ').unwrap();
+        http::send(self.http, method, target, body).await
+    }
+
+    /// Sends requests that must succeed.
+    pub(super) async fn send_all(&self, requests: &[&str]) {
+        for request in requests {
+            let answer = self.send(request).await;
+            assert_eq!(answer.status, 200, "{request}: {}", answer.body);
+        }
     }
 
     /// From now on the application answers, also those who wait already.

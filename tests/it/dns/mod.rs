@@ -7,7 +7,7 @@ mod port;
 mod recursors;
 mod seed;
 mod sizes;
-mod tools;
+pub(crate) mod tools;
 #[path = "../../../fuzz/dns.rs"]
 mod world;
 mod zones;

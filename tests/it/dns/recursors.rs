@@ -16,7 +16,7 @@ use weft::dns::{self, DnsError, RecursorOrder};
 use weft::telemetry::ServerMetrics;
 
 use super::port::{over_tcp, over_udp, register};
-use super::{DIG, addresses, question};
+use super::{DIG, addresses, question, shown};
 use crate::mesh;
 
 /// How a stand-in for a recursor behaves.
@@ -76,7 +76,7 @@ fn answers(manner: Manner, asked: &Message) -> Vec<Vec<u8>> {
     let mut truth = asked.clone();
     truth.metadata.message_type = MessageType::Response;
     let name = asked.queries[0].name.clone();
-    truth.add_answer(Record::from_rdata(name.clone(), 60, RData::A(A::new(192, 0, 2, 1))));
+    truth.add_answer(Record::from_rdata(name, 60, RData::A(A::new(192, 0, 2, 1))));
     let mut lie = truth.clone();
     lie.answers[0].data = RData::A(A::new(6, 6, 6, 6));
     let lies = [
@@ -148,6 +148,39 @@ async fn foreign_names_are_asked_of_recursors_and_passed_on_as_they_are() {
     plain.metadata.recursion_desired = false;
     assert_eq!(over_udp(dns, &plain).await.metadata.response_code, ResponseCode::Refused);
     assert_eq!(recursor.times(), 3);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn aliases_are_followed_among_our_names_and_those_of_others() {
+    let knows = Recursor::start(Manner::Knows).await;
+    let (server, dns) = server(&[&knows], RecursorOrder::Sequential).await;
+    register(&server, "web", &["10.1.0.1"], 80).await;
+    register(&server, "near", &["web.service.consul"], 80).await;
+    register(&server, "far", &["db.example.com"], 80).await;
+    register(&server, "circle", &["circle.service.consul"], 80).await;
+    let lines = async |name: &str, kind| {
+        let asked = question(name, kind, Some(DIG));
+        let (udp, tcp) = (over_udp(dns, &asked).await, over_tcp(dns, &asked).await);
+        assert_eq!(udp.answers, tcp.answers, "{name}");
+        assert!(udp.metadata.authoritative && udp.metadata.id == asked.metadata.id, "{name}");
+        shown(&udp.answers)
+    };
+    let near = ["near.service.consul. 0 CNAME web.service.consul.", "web.service.consul. 0 A 10.1.0.1"];
+    assert_eq!(lines("near.service.consul.", RecordType::A).await, near);
+    let far = ["far.service.consul. 0 CNAME db.example.com.", "db.example.com. 60 A 192.0.2.1"];
+    assert_eq!(lines("far.service.consul.", RecordType::A).await, far);
+    assert_eq!(lines("far.service.consul.", RecordType::ANY).await, far[..1]);
+    assert_eq!(lines("circle.service.consul.", RecordType::A).await.len(), 1);
+    server.stop().await;
+
+    // When nobody knows, the alias alone is still true.
+    let silent = Recursor::start(Manner::Silent).await;
+    let (server, dns) = self::server(&[&silent], RecursorOrder::Sequential).await;
+    register(&server, "far", &["db.example.com"], 80).await;
+    let answer = over_udp(dns, &question("far.service.consul.", RecordType::A, Some(DIG))).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(shown(&answer.answers), far[..1]);
     server.stop().await;
 }
 

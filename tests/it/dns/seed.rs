@@ -9,6 +9,7 @@ use weft::config::{DnsKeys, ZoneKeys, ZoneKind};
 
 use super::port::register;
 use super::tools::{app, dig};
+use crate::process::slow;
 use crate::{http, mesh};
 
 /// The article's `consul-service.json`, checked at a port where the test has an application.
@@ -75,6 +76,34 @@ async fn consul_dns_interface() {
     assert!(said.contains("status: NXDOMAIN"), "{said}");
     let said = dig(dns, &["user-service.service.consul", "SRV", "+short"]).await;
     assert_eq!(said, "1 1 8080 machine.node.dc1.consul.\n");
+    server.stop().await;
+}
+
+/// "In application - just use DNS": programs that know of nothing but the system's resolver, which asks
+/// port 53. Needs root, for that port and for a `resolv.conf` of its own.
+#[tokio::test]
+async fn consul_dns_interface_in_an_application() {
+    if !slow("curl by name through the system's resolver, which needs root") {
+        return;
+    }
+    let server = mesh::server().await;
+    let application = app("127.0.0.1:0".parse().unwrap(), "user 123").await;
+    register(&server, "user-service", &["127.0.0.1"], application.port()).await;
+    let resolver: SocketAddr = "127.77.0.53:53".parse().unwrap();
+    let settings = names(&DnsKeys::default()).unwrap();
+    let metrics = weft::telemetry::ServerMetrics::new();
+    let dns = weft::dns::Server::bind(resolver, server.catalog().clone(), settings, metrics).unwrap();
+    let serving = tokio::spawn(dns.serve(std::future::pending()));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("resolv.conf");
+    std::fs::write(&file, format!("nameserver {}\n", resolver.ip())).unwrap();
+    let url = format!("http://user-service.service.consul:{}/users/123", application.port());
+    let script = format!("mount --bind {} /etc/resolv.conf && exec curl -sS {url}", file.display());
+    let curl = tokio::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output();
+    let ran = tokio::time::timeout(Duration::from_secs(20), curl).await.unwrap().unwrap();
+    let said = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(said, ("user 123".into(), "".into()));
+    serving.abort();
     server.stop().await;
 }
 

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs `dig` and gives what it prints.
-pub(super) async fn dig(dns: SocketAddr, args: &[&str]) -> String {
+pub(crate) async fn dig(dns: SocketAddr, args: &[&str]) -> String {
     let mut command = Command::new("dig");
     command.arg(format!("@{}", dns.ip())).arg("-p").arg(dns.port().to_string()).args(args);
     let ran = tokio::time::timeout(PATIENCE, command.output()).await.expect("dig does not end");

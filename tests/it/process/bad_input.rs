@@ -126,7 +126,7 @@ async fn ports_and_files_that_are_taken() {
     }
     let args = ["server", "--memory", "--http-addr", &free(), "--grpc-addr", &free()];
     let ran = weft(&[&args[..], &["--dns-addr", &address]].concat()).await;
-    refused("a taken DNS port", &ran, 1, &[&address, "DNS", "--dns-addr off"]);
+    refused("a taken DNS port", &ran, 1, &[&address, "DNS", "--dns-addr"]);
     let datagrams = std::net::UdpSocket::bind(local(free_port())).unwrap();
     let taken_too = datagrams.local_addr().unwrap().to_string();
     let ran = weft(&[&args[..], &["--dns-addr", &taken_too]].concat()).await;

@@ -8,6 +8,7 @@ mod clock;
 mod drain;
 mod end_to_end;
 mod frozen;
+mod keys;
 mod leave;
 mod loss;
 mod mesh;
@@ -25,5 +26,6 @@ mod stalled;
 mod support;
 mod traffic;
 mod upgrade;
+mod waiting;
 
 pub(crate) use support::slow;

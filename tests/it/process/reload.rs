@@ -8,10 +8,12 @@ use tokio::net::TcpStream;
 
 use super::mesh::is_ready;
 use super::support::{Process, free_port, local, until, within};
+use crate::dns::tools::dig;
 use crate::http::{Answer, send};
 
 struct Server {
     http: std::net::SocketAddr,
+    dns: std::net::SocketAddr,
     files: tempfile::TempDir,
     process: Process,
 }
@@ -23,11 +25,13 @@ impl Server {
         let (http, grpc) = (local(free_port()), local(free_port()).to_string());
         let (address, directory) = (http.to_string(), files.path().to_string_lossy().into_owned());
         let args = ["server", "--memory", "--node", "n1", "--config-dir", &directory, "--http-addr"];
-        let more = [&address, "--grpc-addr", &grpc, "--log-format", "json"];
+        let dns = local(free_port());
+        let names = dns.to_string();
+        let more = [&address, "--grpc-addr", &grpc, "--dns-addr", &names, "--log-format", "json"];
         let args: Vec<&str> = args.into_iter().chain(more).collect();
         let process = Process::start("server", &args, &[]);
         until("the server's readiness", async || is_ready(http).await).await;
-        Self { http, files, process }
+        Self { http, dns, files, process }
     }
 
     fn write(&self, config: &str) {
@@ -106,6 +110,33 @@ async fn a_reload_takes_what_is_new_and_flips_nothing() {
     assert_eq!(ids, ["service:api", "service:web"]);
 
     assert_eq!(server.put("/v1/agent/leave", "").await.status, 200);
+    assert_eq!(server.process.ended().await, 0);
+}
+
+#[tokio::test]
+async fn a_reload_changes_how_names_are_answered() {
+    let web = "services { name = \"web\" }\n";
+    let mut server = Server::start(web).await;
+    let lives = async |server: &Server, name: &str| dig(server.dns, &[name, "+noall", "+answer"]).await;
+    let said = lives(&server, "web.service.consul").await;
+    assert!(said.starts_with("web.service.consul.\t0\tIN\tA\t127.0.0.1"), "{said}");
+
+    server.write(&format!(
+        "{web}domain = \"mesh\"\ndns_config {{ service_ttl = {{ \"*\" = \"7s\" }} }}\n"
+    ));
+    assert_eq!(server.put("/v1/agent/reload", "").await.status, 200);
+    let said = lives(&server, "web.service.mesh").await;
+    assert!(said.starts_with("web.service.mesh.\t7\tIN\tA\t127.0.0.1"), "{said}");
+    assert_eq!(lives(&server, "web.service.consul").await, "");
+
+    // Settings that would ask itself for ever are refused, and the old ones go on.
+    server.write(&format!("{web}recursors = [\"{}\"]\n", server.dns));
+    let refused = server.put("/v1/agent/reload", "").await;
+    assert_eq!(refused.status, 500);
+    assert!(refused.body.contains("this DNS server itself"), "{}", refused.body);
+    let said = lives(&server, "web.service.mesh").await;
+    assert!(said.starts_with("web.service.mesh.\t7\t"), "{said}");
+    server.process.signal(Signal::TERM);
     assert_eq!(server.process.ended().await, 0);
 }
 
