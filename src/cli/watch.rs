@@ -93,8 +93,9 @@ pub(super) async fn run(
     args: &WatchArgs,
     err: &mut dyn Write,
 ) -> Result<Report, CliError> {
-    let lead = "Error querying Consul agent";
-    let (mut value, mut index) = ask(client, args, 0).await.lead(lead)?;
+    // What cannot be asked is no fault of the server.
+    view(args)?;
+    let (mut value, mut index) = ask(client, args, 0).await.lead("Error querying Consul agent")?;
     if args.program.is_empty() {
         return Report::new(indented(&value, "    "), &value);
     }
