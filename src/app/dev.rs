@@ -2,14 +2,15 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::AppError;
 use super::demo::{Demo, card, story, traffic};
-use super::process::{Kind, Signals, runtime};
+use super::process::{Kind, Signals, runtime, until_told};
 use super::server::{self, DnsSettings, Server};
-use crate::config::{AgentKeys, DnsKeys};
-use crate::model::{Action, NodeName};
+use crate::config::AgentKeys;
+use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::net::socket;
 
 /// What `weft dev` is told.
@@ -24,9 +25,24 @@ pub struct Settings {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub dns: Option<SocketAddr>,
-    pub etcd: SocketAddr,
+    pub etcd: Option<SocketAddr>,
+    pub node: NodeName,
+    pub datacenter: String,
     pub leaf_ttl: Duration,
     pub default_action: Action,
+    /// Ports that are taken move to the next free one.
+    pub next_free_ports: bool,
+    /// What files declare.
+    pub files: Files,
+}
+
+/// Files to start with, and what they say.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    pub paths: Vec<PathBuf>,
+    pub definitions: Vec<Definition>,
+    pub node_checks: Vec<CheckDefinition>,
+    pub agent: AgentKeys,
 }
 
 /// Runs until a signal, or until the story is told.
@@ -56,12 +72,7 @@ async fn plain(
     started: Instant,
 ) -> Result<(), AppError> {
     show(&card::server(&server, started.elapsed()), settings.json)?;
-    let left = server.asked_to_leave();
-    tokio::select! {
-        () = signals.received() => {}
-        () = left => {}
-        fault = server.failed() => return Err(fault),
-    }
+    until_told(&mut server, signals).await?;
     server.stop().await;
     Ok(())
 }
@@ -105,7 +116,7 @@ fn show(card: &card::Card, json: bool) -> Result<(), AppError> {
 }
 
 fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
-    let asked = [Some(settings.http), Some(settings.grpc), Some(settings.etcd), settings.dns];
+    let asked = [Some(settings.http), Some(settings.grpc), settings.etcd, settings.dns];
     for address in asked.into_iter().flatten() {
         if !address.ip().is_loopback() {
             return Err(AppError::Usage(format!(
@@ -114,24 +125,24 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
             )));
         }
     }
-    let names = server::names(&DnsKeys::default())?;
+    let names = server::names(&settings.files.agent.dns)?;
     Ok(server::Settings {
-        definitions: Vec::new(),
-        node_checks: Vec::new(),
-        paths: Vec::new(),
-        agent: AgentKeys::default(),
+        definitions: settings.files.definitions.clone(),
+        node_checks: settings.files.node_checks.clone(),
+        paths: settings.files.paths.clone(),
+        agent: settings.files.agent.clone(),
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,
         dns: settings.dns.map(|address| DnsSettings { address, names }),
-        etcd: Some(settings.etcd),
-        node: NodeName::new("dev")?,
+        etcd: settings.etcd,
+        node: settings.node.clone(),
         node_address: IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
-        datacenter: "dc1".to_owned(),
+        datacenter: settings.datacenter.clone(),
         leaf_ttl: settings.leaf_ttl,
         default_action: settings.default_action,
         allowed_hosts: Vec::new(),
         dev: true,
-        next_free_ports: true,
+        next_free_ports: settings.next_free_ports,
     })
 }

@@ -67,24 +67,32 @@ pub fn serve(settings: server::Settings) -> Result<(), AppError> {
     tracing::debug!(files, "limit of open files");
     runtime(Kind::Server)?.block_on(async {
         let mut signals = Signals::new()?;
-        let mut hangups = hangups()?;
         let mut server = Server::start(settings).await?;
-        loop {
-            let left = server.asked_to_leave();
-            tokio::select! {
-                () = signals.received() => break,
-                () = left => break,
-                _ = hangups.recv() => {}
-                fault = server.failed() => return Err(fault),
-            }
-            if let Err(error) = server.reload().await {
-                tracing::error!("{error}");
-            }
-        }
+        until_told(&mut server, &mut signals).await?;
         tracing::info!("stopping; sidecars keep what they know");
         unless_signalled_again(&mut signals, server.stop()).await;
         Ok(())
     })
+}
+
+/// Waits until the server is told to end, and reloads its files on SIGHUP.
+///
+/// # Errors
+/// When the server dies.
+pub(super) async fn until_told(server: &mut Server, signals: &mut Signals) -> Result<(), AppError> {
+    let mut hangups = hangups()?;
+    loop {
+        let left = server.asked_to_leave();
+        tokio::select! {
+            () = signals.received() => return Ok(()),
+            () = left => return Ok(()),
+            _ = hangups.recv() => {}
+            fault = server.failed() => return Err(fault),
+        }
+        if let Err(error) = server.reload().await {
+            tracing::error!("{error}");
+        }
+    }
 }
 
 /// One line for each address, so that nobody has to guess a port.

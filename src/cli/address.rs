@@ -1,5 +1,7 @@
 //! Where the HTTP API is: a flag, a variable of the environment, or the default; and which of them.
 
+use std::path::PathBuf;
+
 use super::error::{CliError, Fault};
 
 /// Port of the HTTP API when an address names none.
@@ -12,44 +14,58 @@ pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// An address and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
-    /// Without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(super) endpoint: Endpoint,
     /// Which flag or variable said so.
-    pub(super) source: &'static str,
+    pub(super) source: String,
+}
+
+/// What is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Tcp {
+        /// Without brackets.
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
 }
 
 impl Address {
-    /// `--http-addr`, `WEFT_HTTP_ADDR`, `CONSUL_HTTP_ADDR` or the default, in that order.
+    /// The flag, `WEFT_HTTP_ADDR`, `CONSUL_HTTP_ADDR` or the default, in that order.
     ///
     /// # Errors
-    /// When the first that is set is no `host:port`, with or without `http://`.
+    /// When the first that is set is neither `host:port`, with or without `http://`, nor
+    /// `unix:///path`.
     pub(super) fn resolve(flag: Option<&str>, env: Env<'_>) -> Result<Self, CliError> {
-        let variable = |name| env(name).filter(|value| !value.is_empty());
         if let Some(text) = flag {
             return Self::parse(text, "--http-addr");
         }
-        if let Some(text) = variable("WEFT_HTTP_ADDR") {
-            return Self::parse(&text, "WEFT_HTTP_ADDR");
+        match variable(env, "HTTP_ADDR") {
+            Some((text, name)) => Self::parse(&text, &name),
+            None => {
+                Self::parse(DEFAULT, "default (no --http-addr, WEFT_HTTP_ADDR or CONSUL_HTTP_ADDR set)")
+            }
         }
-        if let Some(text) = variable("CONSUL_HTTP_ADDR") {
-            return Self::parse(&text, "CONSUL_HTTP_ADDR");
-        }
-        Self::parse(DEFAULT, "default (no --http-addr, WEFT_HTTP_ADDR or CONSUL_HTTP_ADDR set)")
     }
 
-    fn parse(text: &str, source: &'static str) -> Result<Self, CliError> {
+    fn parse(text: &str, source: &str) -> Result<Self, CliError> {
         let refuse = |why: &str| {
             CliError::new(
                 Fault::Usage,
                 format!("`{text}` is not an address of the HTTP API: {why}"),
                 source,
-                "use host:port or http://host:port, such as 127.0.0.1:8500",
+                "use host:port, http://host:port or unix:///path, such as 127.0.0.1:8500",
             )
         };
         let rest = match text.split_once("://") {
             None => text,
             Some(("http", rest)) => rest.strip_suffix('/').unwrap_or(rest),
+            Some(("unix", path)) if !path.is_empty() => {
+                return Ok(Self {
+                    endpoint: Endpoint::Unix(PathBuf::from(path)),
+                    source: source.to_owned(),
+                });
+            }
             Some((scheme, _)) => {
                 return Err(refuse(&format!("the HTTP API does not speak `{scheme}`")));
             }
@@ -69,32 +85,51 @@ impl Address {
             None => return Err(refuse("something else than a port follows the host")),
             Some(port) => port.parse().map_err(|_| refuse("the port is not a number up to 65535"))?,
         };
-        Ok(Self { host: host.to_owned(), port, source })
+        let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
+        Ok(Self { endpoint, source: source.to_owned() })
     }
 
-    /// `host:port` as it stands in a Host header.
+    /// `host:port` as it stands in a Host header; a socket has no host and is this machine.
     #[must_use]
     pub(super) fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
+        match &self.endpoint {
+            Endpoint::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Endpoint::Tcp { host, port } => format!("{host}:{port}"),
+            Endpoint::Unix(_) => "localhost".to_owned(),
         }
     }
+
+    /// For people.
+    #[must_use]
+    pub(super) fn url(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Tcp { .. } => format!("http://{}", self.authority()),
+            Endpoint::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+}
+
+/// The value and the name of `WEFT_…` or, when that is not set, of `CONSUL_…`.
+pub(super) fn variable(env: Env<'_>, name: &str) -> Option<(String, String)> {
+    ["WEFT", "CONSUL"].into_iter().find_map(|prefix| {
+        let name = format!("{prefix}_{name}");
+        env(&name).filter(|value| !value.is_empty()).map(|value| (value, name))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn resolve(flag: Option<&str>, env: &[(&str, &str)]) -> Result<(String, &'static str), Fault> {
+    fn resolve(flag: Option<&str>, env: &[(&str, &str)]) -> Result<(String, String), Fault> {
         let get = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        Address::resolve(flag, &get).map(|a| (a.authority(), a.source)).map_err(|e| e.fault)
+        let url = |a: Address| a.url().trim_start_matches("http://").to_owned();
+        Address::resolve(flag, &get).map(|a| (url(a.clone()), a.source)).map_err(|e| e.fault)
     }
 
     #[test]
     fn addresses_by_table() {
-        let ok = |text: &str, source| Ok((text.to_owned(), source));
+        let ok = |text: &str, source: &str| Ok((text.to_owned(), source.to_owned()));
         let consul = "CONSUL_HTTP_ADDR";
         for (flag, env, expected) in [
             (Some("localhost:1"), vec![("WEFT_HTTP_ADDR", "x:2")], ok("localhost:1", "--http-addr")),
@@ -104,7 +139,8 @@ mod tests {
             (None, vec![(consul, "h:1"), ("WEFT_HTTP_ADDR", "w:2")], ok("w:2", "WEFT_HTTP_ADDR")),
             (None, vec![("WEFT_HTTP_ADDR", ""), (consul, "h:1")], ok("h:1", consul)),
             (Some("https://h:1"), vec![], Err(Fault::Usage)),
-            (Some("unix:///run/x"), vec![], Err(Fault::Usage)),
+            (Some("unix:///run/x"), vec![], ok("unix:///run/x", "--http-addr")),
+            (Some("unix://"), vec![], Err(Fault::Usage)),
             (Some("h:99999"), vec![], Err(Fault::Usage)),
             (Some("h:"), vec![], Err(Fault::Usage)),
             (Some(""), vec![], Err(Fault::Usage)),

@@ -79,7 +79,8 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "NAME")]
     pub service: Option<ServiceName>,
     /// gRPC address of the control plane; repeatable
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8503", value_parser = host_port)]
+    /// [default: WEFT_GRPC_ADDR, or 127.0.0.1:8503]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     pub server: Vec<String>,
     /// Read the enrolment token from this file, `-` for stdin; or set WEFT_TOKEN
     #[arg(long, value_name = "FILE")]
@@ -163,15 +164,30 @@ pub struct DevArgs {
     /// offset]
     #[arg(long, value_name = "IP:PORT")]
     pub dns_addr: Option<DnsAddr>,
-    /// Where etcd clients connect [default: 127.0.0.1:2379 and the offset]
+    /// Where etcd clients connect [default: 127.0.0.1:2379 and the offset; nowhere with --fixed-ports]
     #[arg(long, value_name = "IP:PORT")]
     pub etcd_addr: Option<SocketAddr>,
     /// Life of the certificates of services, 10s to 720h
     #[arg(long, value_name = "DURATION", default_value = "72h", value_parser = dev_leaf_ttl)]
     pub leaf_ttl: Duration,
-    /// What applies to connections that no intention matches
-    #[arg(long, value_name = "ACTION", default_value = "allow")]
-    pub default_policy: Policy,
+    /// What applies to connections that no intention matches [default: allow]
+    #[arg(long, value_name = "ACTION")]
+    pub default_policy: Option<Policy>,
+    /// Read every .hcl and .json file of this directory; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub config_dir: Vec<PathBuf>,
+    /// Read this file; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub config_file: Vec<PathBuf>,
+    /// Name of this node [default: dev]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<NodeName>,
+    /// Name of the datacenter, part of every identity [default: dc1]
+    #[arg(long, value_name = "NAME")]
+    pub datacenter: Option<String>,
+    /// Fail when a port is taken, instead of taking the next free one
+    #[arg(long)]
+    pub fixed_ports: bool,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -262,7 +278,7 @@ fn upstream(text: &str) -> Result<UpstreamArg, String> {
     Ok(UpstreamArg { service, port })
 }
 
-fn host_port(text: &str) -> Result<String, String> {
+pub(super) fn host_port(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').ok_or("write it as HOST:PORT")?;
     let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
     if host.is_empty() || bare_ipv6 {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::error::{CliError, Fault};
-use super::output::{Report, Style, Tone, line};
+use super::output::{Style, Tone, line};
+use super::report::Report;
 use crate::ca::{CaError, DEV_DIRECTORY, write_dev};
 use crate::model::{ServiceName, duration};
 

@@ -81,6 +81,8 @@ pub struct CliError {
     pub evidence: String,
     /// What to do next.
     pub next: String,
+    /// What Consul's command line says in this case; `what` when there is nothing.
+    pub consul: Option<String>,
 }
 
 impl CliError {
@@ -90,7 +92,38 @@ impl CliError {
         evidence: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
-        Self { fault, what: what.into(), evidence: evidence.into(), next: next.into() }
+        let (what, evidence, next) = (what.into(), evidence.into(), next.into());
+        Self { fault, what, evidence, next, consul: None }
+    }
+
+    /// Says `text` when called as Consul.
+    #[must_use]
+    pub fn in_consul(self, text: impl Into<String>) -> Self {
+        Self { consul: Some(text.into()), ..self }
+    }
+
+    /// The whole message when called as Consul.
+    #[must_use]
+    pub fn as_consul(&self) -> &str {
+        self.consul.as_deref().unwrap_or(&self.what)
+    }
+}
+
+/// Says what was tried before what went wrong, when called as Consul.
+pub trait Lead<T> {
+    /// Puts `lead` and a colon before Consul's message.
+    ///
+    /// # Errors
+    /// Those of the result.
+    fn lead(self, lead: impl fmt::Display) -> Result<T, CliError>;
+}
+
+impl<T> Lead<T> for Result<T, CliError> {
+    fn lead(self, lead: impl fmt::Display) -> Self {
+        self.map_err(|error| {
+            let text = format!("{lead}: {}", error.as_consul());
+            error.in_consul(text)
+        })
     }
 }
 

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{Call, Client, encode};
+use super::call::{Call, encode};
+use super::client::Client;
 use super::error::{CliError, Fault};
-use super::output::{Cell, Report, Style, Tone, table};
+use super::output::{Cell, Style, Tone, table};
+use super::report::Report;
 use super::suggest::nearest;
 use crate::model::{CheckStatus, ServiceName};
 
 pub(super) async fn run(client: &Client, name: &ServiceName, style: Style) -> Result<Report, CliError> {
     let path = format!("/v1/health/service/{}", encode(name.as_str()));
-    let entries: Vec<Entry> = client.call(&Call::get(path, &[])).await?;
+    let entries: Vec<Entry> = client.call(&Call::get(path)).await?;
     if entries.is_empty() {
-        let call = Call::get("/v1/catalog/services", &[]);
+        let call = Call::get("/v1/catalog/services");
         let known: BTreeMap<String, Vec<String>> = client.call(&call).await?;
         return Err(unknown(name, &known));
     }

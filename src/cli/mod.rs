@@ -4,23 +4,41 @@
 //! once, as a table or as one JSON value; errors are three lines. No command but the processes starts
 //! more than a single-threaded runtime, and those that need no server start none.
 
+mod access;
 mod address;
+mod agent;
 pub mod args;
+mod ask;
 mod ca;
+mod call;
+mod catalog;
+mod child;
 mod client;
+mod config_entries;
+mod consul;
 pub mod error;
 mod failure;
+mod info;
 mod instances;
 mod intention;
+mod kv;
+mod lock;
+mod maint;
+mod members;
 mod output;
 mod processes;
 mod proxies;
+mod register;
+mod report;
 mod serve;
 mod services;
+mod sources;
 mod status;
 mod suggest;
 mod token;
 mod validate;
+mod wait;
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -31,11 +49,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
-use self::address::{Address, Env};
-use self::client::Client;
-use self::error::{CliError, Exit, Fault};
-use self::output::{ColorChoice, Report, Style};
-use crate::model::ServiceName;
+use self::access::Flags;
+use self::address::Env;
+use self::ask::{Question, ask};
+use self::error::{CliError, Exit};
+use self::output::{ColorChoice, Style};
+use self::report::{Report, Spoken};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -48,11 +67,16 @@ Exit codes:
   6  timeout
 
 Environment:
-  WEFT_HTTP_ADDR     address of the HTTP API
-  CONSUL_HTTP_ADDR   the same, for scripts written for Consul
-  CONSUL_HTTP_TOKEN  sent along with requests to the HTTP API
-  WEFT_TOKEN         enrolment token of `proxy` and `run`, when there is no --token-file
-  NO_COLOR           no colour, whatever the terminal";
+  WEFT_HTTP_ADDR        address of the HTTP API: host:port, http://host:port or unix:///path
+  WEFT_HTTP_TOKEN_FILE  file with a token that is sent along with requests to the HTTP API
+  WEFT_HTTP_TOKEN       the token itself
+  WEFT_HTTP_AUTH        user:password for a proxy before the HTTP API
+  WEFT_GRPC_ADDR        where `proxy` and `run` find the control plane, when there is no --server
+  CONSUL_HTTP_ADDR ...  the same for scripts written for Consul, when there is no WEFT_...
+  WEFT_TOKEN            enrolment token of `proxy` and `run`, when there is no --token-file
+  NO_COLOR              no colour, whatever the terminal
+
+Called as `consul`, by a symbolic link, the program takes Consul's commands and flags.";
 
 /// A service mesh in one binary.
 #[derive(Debug, Parser)]
@@ -109,23 +133,22 @@ enum Command {
     Version,
 }
 
-/// What is asked of a server.
-#[derive(Debug, Subcommand)]
-enum Question {
-    /// List all services
-    Services,
-    /// Show the instances of a service
-    Instances { name: ServiceName },
-    /// Allow, deny and check connections
-    #[command(subcommand)]
-    Intention(intention::IntentionCommand),
-    /// List all sidecars: exits 1 when one does not follow
-    Proxies,
-    /// Show the state of the mesh: exits 1 when something is wrong
-    Status,
-    /// Make enrolment tokens
-    #[command(subcommand)]
-    Token(token::TokenCommand),
+/// Whose words are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Weft,
+    /// Called as `consul`; the code of a command that failed.
+    Consul {
+        failure: u8,
+    },
+}
+
+/// What surrounds a command.
+struct Stage<'a> {
+    env: Env<'a>,
+    is_terminal: bool,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
 }
 
 /// The program.
@@ -133,74 +156,66 @@ enum Question {
 pub fn main() -> ExitCode {
     let env = |name: &str| std::env::var(name).ok();
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    let terminal = out.is_terminal();
-    let code = run(std::env::args_os(), &env, terminal, &mut out, &mut err);
+    let is_terminal = out.is_terminal();
+    let mut stage = Stage { env: &env, is_terminal, out: &mut out, err: &mut err };
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let code = match args.split_first() {
+        Some((name, args)) if consul::is_name(name) => consul::run(args, &mut stage),
+        _ => run(args, &mut stage),
+    };
     crate::telemetry::access::flush();
     ExitCode::from(code)
 }
 
 /// Runs one command; gives its exit code.
-fn run(
-    args: impl IntoIterator<Item = OsString>,
-    env: Env<'_>,
-    is_terminal: bool,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> u8 {
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(usage) => return explain(&usage, out, err),
-    };
-    let style = Style::detect(cli.global.color, env, is_terminal);
+fn run(args: Vec<OsString>, stage: &mut Stage<'_>) -> u8 {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => {
+            let flags = Flags { http_addr: cli.global.http_addr.clone(), ..Flags::default() };
+            execute(&cli, &flags, Dialect::Weft, stage)
+        }
+        Err(usage) => explain(&usage, stage),
+    }
+}
+
+fn execute(cli: &Cli, flags: &Flags, dialect: Dialect, stage: &mut Stage<'_>) -> u8 {
+    let style = Style::detect(cli.global.color, stage.env, stage.is_terminal);
     let done = match &cli.command {
         Command::Server(args) => serve::run(args, &cli.global).map(Exit::code),
         Command::Proxy(args) => processes::proxy(args, &cli.global).map(Exit::code),
         Command::Run(args) => processes::run(args),
         Command::Dev(args) => processes::dev(args, &cli.global).map(Exit::code),
-        Command::Validate { paths } => Ok(processes::validate(paths, cli.global.output, out, err)),
-        Command::Ca(command) => ca::run(command, style).map(|report| print(&report, &cli, out, err)),
-        Command::Version => version().map(|report| print(&report, &cli, out, err)),
-        Command::Ask(question) => {
-            ask(question, &cli.global, env, style).map(|report| print(&report, &cli, out, err))
+        Command::Validate { paths } => {
+            Ok(processes::validate(paths, cli.global.output, &mut stage.out, &mut stage.err))
         }
+        Command::Ca(command) => {
+            ca::run(command, style).map(|report| print(&report, cli, dialect, stage))
+        }
+        Command::Version => version().map(|report| print(&report, cli, dialect, stage)),
+        Command::Ask(question) => ask(question, flags, stage.env, style, stage.out, stage.err)
+            .map(|report| print(&report, cli, dialect, stage)),
     };
     done.unwrap_or_else(|error| {
-        say(err, &error);
-        error.fault.exit().code()
+        match (dialect, &error.consul) {
+            (Dialect::Consul { .. }, Some(text)) => say(stage.err, text),
+            _ => say(stage.err, &error),
+        }
+        match dialect {
+            Dialect::Weft => error.fault.exit().code(),
+            Dialect::Consul { failure } => failure,
+        }
     })
 }
 
 /// Help and version go to stdout, faults of usage to stderr.
-fn explain(usage: &clap::Error, out: &mut impl Write, err: &mut impl Write) -> u8 {
+fn explain(usage: &clap::Error, stage: &mut Stage<'_>) -> u8 {
     let text = usage.render();
     if usage.use_stderr() {
-        say(err, &text.to_string().trim_end());
+        say(stage.err, &text.to_string().trim_end());
         return Exit::Usage.code();
     }
-    say(out, &text.to_string().trim_end());
+    say(stage.out, &text.to_string().trim_end());
     Exit::Ok.code()
-}
-
-/// Asks the server, on a runtime of this thread alone.
-fn ask(question: &Question, global: &Global, env: Env<'_>, style: Style) -> Result<Report, CliError> {
-    let address = Address::resolve(global.http_addr.as_deref(), env)?;
-    let token = env("CONSUL_HTTP_TOKEN").filter(|token| !token.is_empty());
-    let client = Client::new(address, token);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|fault| {
-        let next = "raise the limit of open files (ulimit -n)";
-        CliError::new(Fault::Local, "the command cannot start", fault.to_string(), next)
-    })?;
-    runtime.block_on(async {
-        match question {
-            Question::Services => services::run(&client, style).await,
-            Question::Instances { name } => instances::run(&client, name, style).await,
-            Question::Intention(command) => intention::run(&client, command, style).await,
-            Question::Proxies => proxies::run(&client, style).await,
-            Question::Status => status::run(&client, style).await,
-            Question::Token(command) => token::run(&client, command).await,
-        }
-    })
 }
 
 fn version() -> Result<Report, CliError> {
@@ -209,24 +224,33 @@ fn version() -> Result<Report, CliError> {
 }
 
 /// Prints a report. A reader that has gone away (`| head`) is no fault of the command.
-fn print(report: &Report, cli: &Cli, out: &mut impl Write, err: &mut impl Write) -> u8 {
-    let text = match cli.global.output {
-        Output::Table => report.text.clone(),
-        Output::Json => format!("{:#}\n", report.json),
+fn print(report: &Report, cli: &Cli, dialect: Dialect, stage: &mut Stage<'_>) -> u8 {
+    let (text, code) = match (dialect, &report.consul) {
+        (Dialect::Weft, _) => (&report.text, report.exit.code()),
+        (Dialect::Consul { .. }, Some(Spoken { text, exit })) => (text, *exit),
+        (Dialect::Consul { failure }, None) => {
+            (&report.text, if report.exit == Exit::Ok { 0 } else { failure })
+        }
+    };
+    let bytes = match (cli.global.output, &report.bytes) {
+        (Output::Json, _) if report.json.is_null() => Vec::new(),
+        (Output::Json, _) => format!("{:#}\n", report.json).into_bytes(),
+        (Output::Table, Some(bytes)) => bytes.clone(),
+        (Output::Table, None) => text.clone().into_bytes(),
     };
     if let Some(note) = &report.note {
-        say(err, note);
+        say(stage.err, note);
     }
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match stage.out.write_all(&bytes).and_then(|()| stage.out.flush()) {
         Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => {
-            say(err, &format_args!("the result cannot be written: {fault}"));
+            say(stage.err, &format_args!("the result cannot be written: {fault}"));
             Exit::Negative.code()
         }
-        _ => report.exit.code(),
+        _ => code,
     }
 }
 
 /// Writes a line that does not matter to the outcome: nothing can be done when nobody listens.
-fn say(to: &mut impl Write, what: &dyn Display) {
+fn say(to: &mut dyn Write, what: &dyn Display) {
     let _nobody_listens = writeln!(to, "{what}");
 }

@@ -7,22 +7,25 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{DevArgs, DnsAddr, LogArgs, LogFormat, ProxyArgs, ProxyCommand, RunArgs};
+use super::address::variable;
+use super::args::{DevArgs, LogArgs, LogFormat, ProxyArgs, ProxyCommand, RunArgs, host_port};
 use super::error::{CliError, Exit, Fault};
 use super::failure::explain;
-use super::{Global, Output};
+use super::{Global, Output, serve};
 use crate::app::run::TOKEN_VARIABLE;
 use crate::app::upgrade::Predecessor;
 use crate::app::{AppError, dev as app_dev, proxy as app_proxy, run as app_run, sidecar};
 use crate::config::{self, Diagnostic, Loaded};
 use crate::model::service::{DEFAULT_CHECK_TIMEOUT, Upstream};
-use crate::model::{CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName};
+use crate::model::{Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName};
 use crate::telemetry::logging::{self, Format};
 
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
 const DEFAULT_DNS_PORT: u16 = 8600;
 const DEFAULT_ETCD_PORT: u16 = 2379;
+const DEV_NODE: &str = "dev";
+const DC: &str = "dc1";
 /// Longest token file that is read; a token has about 150 bytes.
 const MAX_TOKEN_BYTES: u64 = 4096;
 /// How often `weft run --check` looks at the application.
@@ -71,15 +74,30 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     app_run::run(settings, args.proxy.start_timeout, &args.command).map_err(explain)
 }
 
-/// `weft dev`: `--http-addr` is where the HTTP API listens.
+/// `weft dev`: `--http-addr` is where the HTTP API listens; flags win over files.
 pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
+    let paths: Vec<PathBuf> = args.config_file.iter().chain(&args.config_dir).cloned().collect();
+    let Loaded { definitions, node_checks, agent, diagnostics } = load(&paths).map_err(explain)?;
     // The terminal belongs to the card and its live line.
     log(&args.log, "warn,access=warn")?;
+    warn(&diagnostics);
     let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port.saturating_add(args.port_offset)));
-    let http = match &global.http_addr {
-        Some(_) => listen_address(global)?,
-        None => loopback(DEFAULT_HTTP_PORT),
+    let http = match (&global.http_addr, agent.http_port.is_some() || agent.client_addr.is_some()) {
+        (Some(_), _) => listen_address(global)?,
+        (None, true) => serve::http_address(&agent)?,
+        (None, false) => loopback(DEFAULT_HTTP_PORT),
     };
+    let files_place_dns = agent.dns_port.is_some() || agent.dns_address.is_some();
+    let dns = match (args.dns_addr, files_place_dns || agent.client_addr.is_some()) {
+        (None, false) => Some(loopback(DEFAULT_DNS_PORT)),
+        (flag, _) => serve::dns_address(flag, &agent)?,
+    };
+    // Who wants certain ports wants no others.
+    let etcd = || (!args.fixed_ports).then(|| loopback(DEFAULT_ETCD_PORT));
+    let etcd = args.etcd_addr.or_else(etcd);
+    let name = args.node.as_ref().or(agent.node_name.as_ref()).cloned();
+    let node = name.map_or_else(|| NodeName::new(DEV_NODE), Ok);
+    let action = args.default_policy.map(Action::from).or(agent.default_intention_policy);
     let settings = app_dev::Settings {
         demo: args.demo,
         check: args.check,
@@ -88,14 +106,18 @@ pub(super) fn dev(args: &DevArgs, global: &Global) -> Result<Exit, CliError> {
         port_offset: args.port_offset,
         http,
         grpc: args.grpc_addr.unwrap_or_else(|| loopback(DEFAULT_GRPC_PORT)),
-        dns: match args.dns_addr {
-            Some(DnsAddr::Off) => None,
-            Some(DnsAddr::At(address)) => Some(address),
-            None => Some(loopback(DEFAULT_DNS_PORT)),
-        },
-        etcd: args.etcd_addr.unwrap_or_else(|| loopback(DEFAULT_ETCD_PORT)),
+        dns,
+        etcd,
+        node: node.map_err(|fault| explain(fault.into()))?,
+        datacenter: args
+            .datacenter
+            .clone()
+            .or(agent.datacenter.clone())
+            .unwrap_or_else(|| DC.to_owned()),
         leaf_ttl: args.leaf_ttl,
-        default_action: args.default_policy.into(),
+        default_action: action.unwrap_or(Action::Allow),
+        next_free_ports: !args.fixed_ports,
+        files: app_dev::Files { paths, definitions, node_checks, agent },
     };
     app_dev::run(&settings).map_err(explain)?;
     Ok(Exit::Ok)
@@ -230,7 +252,7 @@ fn sidecar_settings(
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(sidecar::Settings {
         definition,
-        servers: args.server.clone(),
+        servers: servers(&args.server)?,
         token,
         node: node(args.node.as_ref()).map_err(explain)?,
         bind: args.bind,
@@ -241,6 +263,22 @@ fn sidecar_settings(
         next_free_ports: false,
         drain_delay: args.drain_delay,
         drain_grace: args.drain_grace,
+    })
+}
+
+/// Where the control plane is: flags, else the environment, else this machine.
+fn servers(given: &[String]) -> Result<Vec<String>, CliError> {
+    if !given.is_empty() {
+        return Ok(given.to_vec());
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let Some((text, name)) = variable(&env, "GRPC_ADDR") else {
+        return Ok(vec![format!("127.0.0.1:{DEFAULT_GRPC_PORT}")]);
+    };
+    let address = text.strip_prefix("https://").unwrap_or(&text);
+    host_port(address).map(|address| vec![address]).map_err(|why| {
+        let next = "name the gRPC port of a weft server, which always speaks TLS: HOST:PORT";
+        CliError::new(Fault::Usage, format!("`{text}` is not its address: {why}"), name, next)
     })
 }
 

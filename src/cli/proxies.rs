@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::error::{CliError, Exit};
-use super::output::{Cell, Report, Style, Tone, table};
+use super::output::{Cell, Style, Tone, table};
+use super::report::Report;
 use crate::api::json::weft::Proxy;
 use crate::model::duration;
 
 pub(super) async fn run(client: &Client, style: Style) -> Result<Report, CliError> {
-    let proxies: Vec<Proxy> = client.call(&Call::get("/v1/weft/proxies", &[])).await?;
+    let proxies: Vec<Proxy> = client.call(&Call::get("/v1/weft/proxies")).await?;
     report(&proxies, style)
 }
 

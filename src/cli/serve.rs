@@ -37,18 +37,13 @@ fn settings(
     let Loaded { definitions, node_checks, agent, .. } = loaded;
     let http = match global.http_addr {
         Some(_) => listen_address(global)?,
-        None => address(agent.http_address, agent.http_port, &agent, HTTP_PORT, "http")?,
+        None => http_address(&agent)?,
     };
     let grpc = match args.grpc_addr {
         Some(address) => address,
         None => address(agent.grpc_address, agent.grpc_tls_port, &agent, GRPC_PORT, "grpc_tls")?,
     };
-    let dns = match args.dns_addr {
-        Some(DnsAddr::Off) => None,
-        Some(DnsAddr::At(address)) => Some(address),
-        None if agent.dns_port == Some(PortSetting::Off) => None,
-        None => Some(address(agent.dns_address, agent.dns_port, &agent, DNS_PORT, "dns")?),
-    };
+    let dns = dns_address(args.dns_addr, &agent)?;
     let names = names(&agent.dns).map_err(|fault| explain(fault.into()))?;
     let data_dir = args.data_dir.clone().or_else(|| agent.data_dir.clone()).filter(|_| !args.memory);
     if data_dir.is_none() && !args.memory {
@@ -84,6 +79,24 @@ fn settings(
         dev: false,
         next_free_ports: false,
     })
+}
+
+/// Where files say that the HTTP API listens.
+pub(super) fn http_address(agent: &AgentKeys) -> Result<SocketAddr, CliError> {
+    address(agent.http_address, agent.http_port, agent, HTTP_PORT, "http")
+}
+
+/// Where names are answered, if anywhere.
+pub(super) fn dns_address(
+    flag: Option<DnsAddr>,
+    agent: &AgentKeys,
+) -> Result<Option<SocketAddr>, CliError> {
+    match flag {
+        Some(DnsAddr::Off) => Ok(None),
+        Some(DnsAddr::At(address)) => Ok(Some(address)),
+        None if agent.dns_port == Some(PortSetting::Off) => Ok(None),
+        None => address(agent.dns_address, agent.dns_port, agent, DNS_PORT, "dns").map(Some),
+    }
 }
 
 /// Where files say to listen, or the default port on loopback.

@@ -1,12 +1,14 @@
 //! `weft services`: all applications and how they are.
 
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::error::CliError;
-use super::output::{Cell, Report, Style, Tone, table};
+use super::output::{Cell, Style, Tone, table};
+use super::report::Report;
 use crate::api::json::weft::ServiceSummary;
 
 pub(super) async fn run(client: &Client, style: Style) -> Result<Report, CliError> {
-    let services: Vec<ServiceSummary> = client.call(&Call::get("/v1/weft/services", &[])).await?;
+    let services: Vec<ServiceSummary> = client.call(&Call::get("/v1/weft/services")).await?;
     report(&services, style)
 }
 

@@ -1,12 +1,14 @@
 //! `weft status`: the mesh on one screen.
 
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::error::{CliError, Exit};
-use super::output::{Report, Style, Tone, count, line};
+use super::output::{Style, Tone, count, line};
+use super::report::Report;
 use crate::api::json::weft::Status;
 
 pub(super) async fn run(client: &Client, style: Style) -> Result<Report, CliError> {
-    let status: Status = client.call(&Call::get("/v1/weft/status", &[])).await?;
+    let status: Status = client.call(&Call::get("/v1/weft/status")).await?;
     report(&status, &client.url(), style)
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use hyper::Method;
 use serde_json::json;
 
-use super::client::{Call, Client};
+use super::call::Call;
+use super::client::Client;
 use super::error::CliError;
-use super::output::Report;
+use super::report::Report;
 use crate::api::json::weft::TokenReply;
 use crate::model::{ServiceName, duration};
 
@@ -34,12 +34,8 @@ pub(super) struct CreateArgs {
 pub(super) async fn run(client: &Client, command: &TokenCommand) -> Result<Report, CliError> {
     let TokenCommand::Create(args) = command;
     let ttl = duration::format(args.ttl);
-    let call = Call {
-        method: Method::POST,
-        path: "/v1/weft/tokens".to_owned(),
-        query: &[],
-        body: Some(json!({ "services": args.service, "ttl": ttl, "uses": args.uses })),
-    };
+    let body = json!({ "services": args.service, "ttl": ttl, "uses": args.uses });
+    let call = Call::post("/v1/weft/tokens").json(&body);
     let reply: TokenReply = client.call(&call).await?;
     let text = format!("{}\n", reply.token);
     let note =

@@ -14,6 +14,8 @@ const INVALID: u8 = 1;
 /// Nothing to check was given, or the result could not be written.
 const USAGE: u8 = 2;
 
+const VERDICT: &str = "Configuration is valid!";
+
 /// The result as one JSON object.
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -50,6 +52,26 @@ pub(super) fn run(paths: &[PathBuf], json: bool, out: &mut impl Write, err: &mut
     }
 }
 
+/// The same check as `consul validate` says it: the verdict on stdout, unless it is to be quiet, and
+/// what is wrong on stderr.
+pub(super) fn as_consul(
+    paths: &[PathBuf],
+    quiet: bool,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> u8 {
+    let loaded = config::load(paths);
+    let written = if loaded.is_valid() {
+        let warnings = loaded.diagnostics.iter().try_for_each(|warning| writeln!(err, "{warning}"));
+        warnings.and_then(|()| if quiet { Ok(()) } else { writeln!(out, "{VERDICT}") })
+    } else {
+        let worst = config::api_message(&loaded.diagnostics);
+        let verdict = writeln!(err, "Config validation failed: {worst}");
+        verdict.and_then(|()| loaded.diagnostics.iter().try_for_each(|fault| writeln!(err, "{fault}")))
+    };
+    if written.is_ok() && loaded.is_valid() { VALID } else { INVALID }
+}
+
 fn print_json(summary: &Summary<'_>, out: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, summary)?;
     writeln!(out)
@@ -67,7 +89,7 @@ fn print_text(summary: &Summary<'_>, out: &mut impl Write, err: &mut impl Write)
     if summary.warnings > 0 {
         writeln!(err, "{warnings}")?;
     }
-    writeln!(out, "Configuration is valid!")
+    writeln!(out, "{VERDICT}")
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -132,6 +132,21 @@ pub fn parse_check_json(bytes: &[u8]) -> Result<(CheckDefinition, Option<String>
     }
 }
 
+/// Reads a text as plain values without asking what they mean: for what a server is going to decode.
+///
+/// JSON if the name ends in `.json` or the text begins with a brace, else HCL. A block that stands
+/// once is an object, one that is repeated a list.
+///
+/// # Errors
+/// All faults of the notation.
+pub fn parse_values(name: &str, bytes: &[u8]) -> Result<serde_json::Value, Vec<Diagnostic>> {
+    let source = files::source(name, bytes).map_err(|fault| vec![*fault])?;
+    let is_json = name.ends_with(".json") || bytes.trim_ascii_start().starts_with(b"{");
+    let mut report = Report::new(&source, Origin::File);
+    let parsed = parse(&mut report, if is_json { Notation::Json } else { Notation::Hcl });
+    if report.errors() > 0 { Err(report.finish()) } else { Ok(parsed.root.to_json()) }
+}
+
 /// Gives faults of the notation the text that Consul's clients know: Go's, which names the first.
 fn in_gos_words(mut faults: Vec<Diagnostic>, bytes: &[u8]) -> Vec<Diagnostic> {
     let syntax = faults.iter_mut().filter(|fault| fault.code == Code::Syntax);

@@ -45,7 +45,8 @@ impl Api {
         Self::start_with(|state| state.hands_out_leaves = true).await
     }
 
-    async fn start_with(adapt: impl FnOnce(&mut ApiState)) -> Self {
+    /// The same, with a state that `adapt` has changed.
+    pub(crate) async fn start_with(adapt: impl FnOnce(&mut ApiState)) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let settings = catalog::Settings {
             datacenter: "dc1".to_owned(),

@@ -1,13 +1,19 @@
 //! `weft intention`: who may connect to whom.
+//!
+//! `rules` writes, `lookup` finds and shows; the verdict and the list are here.
+
+mod lookup;
+mod rules;
 
 use clap::{Args, Subcommand};
-use hyper::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::client::{Call, Client};
-use super::error::{CliError, Exit, Fault};
-use super::output::{Cell, Report, Style, Tone, table};
+use super::call::Call;
+use super::client::Client;
+use super::consul::tables::columns;
+use super::error::{CliError, Exit, Lead};
+use super::output::{Cell, Style, Tone, table};
+use super::report::Report;
 use crate::api::json::weft::VerdictJson;
 use crate::model::{Action, Party, ServiceName};
 
@@ -17,32 +23,50 @@ pub(super) enum IntentionCommand {
     Allow(Pair),
     /// Forbid SOURCE to connect to DESTINATION; open connections are closed
     Deny(Pair),
+    /// Make an intention, unless the pair has one
+    Create(rules::CreateArgs),
     /// List all intentions, the strongest first
     List,
+    /// Show the intention of a pair
+    Get(lookup::Which),
+    /// Show the intentions that apply to a destination, in the order they are tried
+    Match(lookup::MatchArgs),
     /// Remove the intention of a pair
-    Delete(Pair),
+    Delete(lookup::Which),
     /// Say whether SOURCE may connect to DESTINATION, and why: exits 0 or 1
-    Check { source: ServiceName, destination: ServiceName },
+    Check {
+        #[arg(value_parser = name)]
+        source: ServiceName,
+        #[arg(value_parser = name)]
+        destination: ServiceName,
+    },
 }
 
 /// Two services; `*` stands for every service.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Pair {
     /// Service name, or `*` for every service
-    #[arg(value_parser = Party::parse)]
+    #[arg(value_parser = party)]
     source: Party,
     /// Service name, or `*` for every service
-    #[arg(value_parser = Party::parse)]
+    #[arg(value_parser = party)]
     destination: Party,
 }
 
-impl Pair {
-    fn query(&self) -> [(&str, &str); 2] {
-        [("source", self.source.as_str()), ("destination", self.destination.as_str())]
-    }
+/// A party, also with the only namespace there is: `default/web`.
+fn party(text: &str) -> Result<Party, String> {
+    Party::parse(bare(text)).map_err(|fault| fault.to_string())
 }
 
-const EXACT: &str = "/v1/connect/intentions/exact";
+fn name(text: &str) -> Result<ServiceName, String> {
+    ServiceName::new(bare(text)).map_err(|fault| fault.to_string())
+}
+
+fn bare(text: &str) -> &str {
+    text.strip_prefix("default/").unwrap_or(text)
+}
+
+const ALL: &str = "/v1/connect/intentions";
 
 pub(super) async fn run(
     client: &Client,
@@ -50,52 +74,28 @@ pub(super) async fn run(
     style: Style,
 ) -> Result<Report, CliError> {
     match command {
-        IntentionCommand::Allow(pair) => put(client, pair, Action::Allow, style).await,
-        IntentionCommand::Deny(pair) => put(client, pair, Action::Deny, style).await,
-        IntentionCommand::List => list_report(
-            &client.call::<Vec<Rule>>(&Call::get("/v1/connect/intentions", &[])).await?,
-            style,
-        ),
-        IntentionCommand::Delete(pair) => delete(client, pair, style).await,
+        IntentionCommand::Allow(pair) => rules::set(client, pair, Action::Allow, style).await,
+        IntentionCommand::Deny(pair) => rules::set(client, pair, Action::Deny, style).await,
+        IntentionCommand::Create(args) => rules::create(client, args, style).await,
+        IntentionCommand::List => {
+            let rules: Vec<Rule> =
+                client.call(&Call::get(ALL)).await.lead("Failed to retrieve the intentions list")?;
+            list_report(&rules, style)
+        }
+        IntentionCommand::Get(which) => lookup::get(client, which).await,
+        IntentionCommand::Match(args) => lookup::matching(client, args).await,
+        IntentionCommand::Delete(which) => rules::delete(client, which, style).await,
         IntentionCommand::Check { source, destination } => {
-            let query = [("source", source.as_str()), ("destination", destination.as_str())];
-            check_report(&client.call(&Call::get("/v1/weft/intention/check", &query)).await?, style)
+            let call = Call::get("/v1/weft/intention/check")
+                .with("source", source)
+                .with("destination", destination);
+            check_report(&client.call(&call).await.lead("Error checking the connection")?, style)
         }
     }
 }
 
-async fn put(client: &Client, pair: &Pair, action: Action, style: Style) -> Result<Report, CliError> {
-    let call = Call {
-        method: Method::PUT,
-        path: EXACT.to_owned(),
-        query: &pair.query(),
-        body: Some(json!({ "Action": action.as_str() })),
-    };
-    client.call::<bool>(&call).await?;
-    let Pair { source, destination } = pair;
-    let text = format!("{} {source} -> {destination} {action}\n", style.mark(Tone::Good));
-    Report::new(text, &json!({"source": source, "destination": destination, "action": action}))
-}
-
-async fn delete(client: &Client, pair: &Pair, style: Style) -> Result<Report, CliError> {
-    let Pair { source, destination } = pair;
-    let query = pair.query();
-    if client.find::<Value>(&Call::get(EXACT, &query)).await?.is_none() {
-        return Err(CliError::new(
-            Fault::NotFound,
-            format!("there is no intention {source} -> {destination}"),
-            client.url(),
-            "list all intentions: weft intention list",
-        ));
-    }
-    let call = Call { method: Method::DELETE, path: EXACT.to_owned(), query: &query, body: None };
-    client.call::<bool>(&call).await?;
-    let text = format!("{} {source} -> {destination} deleted\n", style.mark(Tone::Good));
-    Report::new(text, &json!({"source": source, "destination": destination, "deleted": true}))
-}
-
-/// What is read of a listed intention, and what is shown of it.
-#[derive(Debug, Deserialize, Serialize)]
+/// What is read of an intention, and what is shown of it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 struct Rule {
     #[serde(rename(deserialize = "SourceName"))]
     source: String,
@@ -125,8 +125,21 @@ fn list_report(rules: &[Rule], style: Style) -> Result<Report, CliError> {
     let rows: Vec<_> = rules.iter().map(row).collect();
     let head = ["SOURCE", "DESTINATION", "ACTION", "PRECEDENCE", "DESCRIPTION"];
     let report = Report::new(table(style, &head, &rows), rules)?;
-    let note = "there are no intentions; the default policy decides (weft status)";
-    Ok(if rules.is_empty() { report.with_note(note) } else { report })
+    if rules.is_empty() {
+        let note = "there are no intentions; the default policy decides (weft status)";
+        return Ok(report.with_note(note).in_consul("There are no intentions.\n"));
+    }
+    Ok(report.in_consul(consul_list(rules)))
+}
+
+fn consul_list(rules: &[Rule]) -> String {
+    let head = ["ID", "Source", "Action", "Destination", "Precedence"].map(str::to_owned);
+    let row = |rule: &Rule| {
+        let Rule { source, destination, action, id, .. } = rule;
+        let precedence = rule.precedence.to_string();
+        [id.clone(), source.clone(), action.clone(), destination.clone(), precedence]
+    };
+    columns(&std::iter::once(head).chain(rules.iter().map(row)).collect::<Vec<_>>())
 }
 
 fn check_report(verdict: &VerdictJson, style: Style) -> Result<Report, CliError> {
@@ -137,11 +150,15 @@ fn check_report(verdict: &VerdictJson, style: Style) -> Result<Report, CliError>
     };
     let VerdictJson { source, destination, reason, .. } = verdict;
     let text = format!("{} {word}: {source} -> {destination} by {reason}\n", style.mark(tone));
-    Ok(Report::new(text, verdict)?.with_exit(exit))
+    let consul = if verdict.allowed { "Allowed\n" } else { "Denied\n" };
+    let report = Report::new(text, verdict)?.with_exit(exit);
+    Ok(report.in_consul_with(consul, exit.code()))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const STYLE: Style = Style { color: false, unicode: true };
@@ -165,6 +182,11 @@ mod tests {
             report.json[0],
             json!({"source": "web", "destination": "db", "action": "deny", "precedence": 9,
                    "description": "no", "id": "u"})
+        );
+        assert_eq!(
+            report.consul.unwrap().text,
+            "ID  Source  Action  Destination  Precedence\n\
+             u   web     deny    db           9\n    *       allow   *            5\n"
         );
     }
 

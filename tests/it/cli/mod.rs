@@ -1,5 +1,13 @@
 //! The program itself, against a real server: output, exit codes, and what goes where.
 
+mod consul;
+mod docs;
+mod environment;
+mod keys;
+mod programs;
+mod replay;
+mod verbs;
+
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -8,15 +16,18 @@ use tokio::net::TcpListener;
 
 use crate::http::Api;
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// Runs the program with no environment but these variables.
 async fn weft(env: &[(&str, &str)], args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    ran(Command::new(env!("CARGO_BIN_EXE_weft")), env, args).await
+}
+
+async fn ran(mut command: Command, env: &[(&str, &str)], args: &[&str]) -> Ran {
     command.args(args).env_clear().stdin(Stdio::null());
     for (name, value) in env {
         command.env(name, value);
@@ -26,6 +37,39 @@ async fn weft(env: &[(&str, &str)], args: &[&str]) -> Ran {
         code: output.status.code().unwrap(),
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The program under Consul's name, in a directory of its own, which is where it runs.
+struct Consul {
+    dir: tempfile::TempDir,
+    address: String,
+}
+
+impl Consul {
+    fn of(api: &Api) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), dir.path().join("consul")).unwrap();
+        Self { dir, address: api.address.to_string() }
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.dir.path().join("consul"));
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    async fn run(&self, args: &[&str]) -> Ran {
+        ran(self.command(), &[("CONSUL_HTTP_ADDR", &self.address)], args).await
+    }
+
+    /// The words of a line.
+    async fn line(&self, line: &str) -> Ran {
+        self.run(&line.split_whitespace().collect::<Vec<_>>()).await
     }
 }
 
