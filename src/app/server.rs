@@ -178,11 +178,7 @@ impl Server {
             "the HTTP API"
         });
         if let Some(dns) = dns {
-            let dns_stop = until(stopped);
-            tasks.spawn(async move {
-                dns.serve(dns_stop).await;
-                "the DNS port"
-            });
+            tasks.spawn(names::serve(dns, until(stopped)));
         }
         tasks.spawn(async move {
             checks.run().await;

@@ -336,7 +336,7 @@ impl<R: Registry> Asking<'_, R> {
 /// with an allocation for each.
 pub(super) fn folded(name: &Name) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len());
-    for label in name.iter() {
+    for label in name {
         bytes.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
         bytes.extend(label.iter().map(u8::to_ascii_lowercase));
     }

@@ -89,6 +89,12 @@ pub(super) fn bind(
     Err(DnsError::Bind { address: *address, source }.into())
 }
 
+/// Answers names until `stop`; gives what has ended then.
+pub(super) async fn serve(port: dns::Server, stop: impl Future<Output = ()>) -> &'static str {
+    port.serve(stop).await;
+    "the DNS port"
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
