@@ -21,8 +21,7 @@ use crate::pb::etcd::etcdserverpb::request_op::Request;
 use crate::pb::etcd::etcdserverpb::response_op::Response;
 use crate::pb::etcd::etcdserverpb::{
     DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest,
-    TxnResponse,
+    PutResponse, RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 use crate::pb::etcd::mvccpb::KeyValue;
 use crate::store::{Op, Txn};
@@ -46,8 +45,24 @@ struct Path {
 }
 
 impl Path {
-    fn branch<'a>(&self, txn: &'a TxnRequest) -> &'a [RequestOp] {
-        if self.succeeded { &txn.success } else { &txn.failure }
+    fn branch<'a>(&self, txn: &'a TxnRequest) -> impl Iterator<Item = &'a Request> + use<'a> {
+        let branch = if self.succeeded { &txn.success } else { &txn.failure };
+        branch.iter().filter_map(|operation| operation.request.as_ref())
+    }
+
+    /// Every request that will run, those of nested transactions too.
+    fn running<'a>(&self, txn: &'a TxnRequest) -> Vec<&'a Request> {
+        let mut nested = self.nested.iter();
+        let mut running = Vec::new();
+        for request in self.branch(txn) {
+            running.push(request);
+            if let Request::RequestTxn(txn) = request
+                && let Some(path) = nested.next()
+            {
+                running.extend(path.running(txn));
+            }
+        }
+        running
     }
 }
 
@@ -98,10 +113,7 @@ impl<'a> Draft<'a> {
 
     pub(super) fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Fault> {
         let path = self.path(request);
-        let (mut puts, mut deletes) = (Vec::new(), Vec::new());
-        self.check_branch(request, &path, &mut puts, &mut deletes)?;
-        self.check_space(puts.into_iter())?;
-        self.check_deleted(deletes.into_iter())?;
+        self.check(&path.running(request))?;
         let mut answer = self.step(|draft| draft.do_txn(request, &path));
         answer.header = Some(header(self.revision));
         Ok(answer)
@@ -179,8 +191,8 @@ impl<'a> Draft<'a> {
             holds(compare, found.iter().map(|kv| &**kv))
         });
         let mut path = Path { succeeded, nested: Vec::new() };
-        let requests = path.branch(txn).iter().filter_map(|operation| operation.request.as_ref());
-        path.nested = requests
+        path.nested = path
+            .branch(txn)
             .filter_map(|request| match request {
                 Request::RequestTxn(txn) => Some(self.path(txn)),
                 _ => None,
@@ -189,32 +201,26 @@ impl<'a> Draft<'a> {
         path
     }
 
-    /// Looks at everything that will run, and gathers what it will write.
-    fn check_branch<'r>(
-        &self,
-        txn: &'r TxnRequest,
-        path: &Path,
-        puts: &mut Vec<&'r PutRequest>,
-        deletes: &mut Vec<&'r DeleteRangeRequest>,
-    ) -> Result<(), Fault> {
-        let mut nested = path.nested.iter();
-        for request in path.branch(txn).iter().filter_map(|operation| operation.request.as_ref()) {
+    /// Looks at everything that will run, in etcd's order: puts, then ranges.
+    fn check(&self, running: &[&Request]) -> Result<(), Fault> {
+        let (mut puts, mut ranges, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
+        for request in running {
             match request {
-                Request::RequestRange(range) => drop(self.range(range)?),
-                Request::RequestPut(put) => {
-                    self.check_previous(put)?;
-                    self.check_lease(put)?;
-                    puts.push(put);
-                }
+                Request::RequestPut(put) => puts.push(put),
+                Request::RequestRange(range) => ranges.push(range),
                 Request::RequestDeleteRange(delete) => deletes.push(delete),
-                Request::RequestTxn(txn) => {
-                    if let Some(path) = nested.next() {
-                        self.check_branch(txn, path, puts, deletes)?;
-                    }
-                }
+                Request::RequestTxn(_) => {} // what runs of it is here as well
             }
         }
-        Ok(())
+        for put in &puts {
+            self.check_previous(put)?;
+            self.check_lease(put)?;
+        }
+        for range in ranges {
+            self.range(range)?;
+        }
+        self.check_space(puts.into_iter())?;
+        self.check_deleted(deletes.into_iter())
     }
 
     fn check_lease(&self, put: &PutRequest) -> Result<(), Fault> {
@@ -292,8 +298,8 @@ impl<'a> Draft<'a> {
 
     fn do_txn(&mut self, txn: &TxnRequest, path: &Path) -> TxnResponse {
         let mut nested = path.nested.iter();
-        let mut responses = Vec::with_capacity(path.branch(txn).len());
-        for request in path.branch(txn).iter().filter_map(|operation| operation.request.as_ref()) {
+        let mut responses = Vec::new();
+        for request in path.branch(txn) {
             let response = match request {
                 // Whether it can be read was checked.
                 Request::RequestRange(range) => {

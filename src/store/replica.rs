@@ -1,8 +1,8 @@
 //! A state in memory that follows the store: the way of a write is plan, commit, see it come back
 //! through the store's watch, answer.
 //!
-//! `kv` and `etcd` keep theirs by it. Only [`Replica::follow`] changes the state, in the order of the
-//! store's commits, so that a write by another server is no different from one's own. Invariant: what
+//! `kv` and `etcd` keep theirs by it. Only [`Replica::follow`] changes what is in the store as well, in the
+//! order of the store's commits, so that a write by another server is no different from one's own. Invariant: what
 //! [`Replica::write`] has answered is durable, and reads show it.
 
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ impl<S: Follow> Replica<S> {
         Ok((replica, Feed { watch, applied: sender }))
     }
 
-    /// Changes what is not in the store.
+    /// Changes what of the state is not in the store.
     pub fn adjust<T>(&self, change: impl FnOnce(&mut S) -> T) -> T {
         change(&mut self.held.write().unwrap_or_else(PoisonError::into_inner).state)
     }
