@@ -19,9 +19,6 @@ use super::{Index, Shared};
 use crate::catalog::Topic;
 use crate::kv::Subject;
 
-/// Longer than any query waits: [`hold`] ends the wait.
-pub(super) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// A read of the catalog or of keys that has waited as long as it was asked to. The index was taken before the
 /// data is read: whoever waits on it next can only see too much, never miss a change.
 pub(super) struct Read {
@@ -58,9 +55,7 @@ impl Read {
             app,
             params,
             || kv.index(subject),
-            async |index| {
-                kv.wait(subject, index, FOREVER).await;
-            },
+            async |index| kv.changed(subject, index).await,
         )
         .await
     }
@@ -131,7 +126,7 @@ impl Read {
 /// Waits until one of the topics passes `index`. Nearly all queries wait for one topic, and thousands may
 /// wait: that case gathers nothing.
 async fn any_change(app: &Shared, topics: &[Topic], index: Index) {
-    let wait = |topic| app.state.catalog.wait(topic, index, FOREVER);
+    let wait = |topic| app.state.catalog.changed(topic, index);
     if let [only] = topics {
         wait(only).await;
         return;

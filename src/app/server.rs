@@ -136,21 +136,12 @@ impl Server {
         let reader = metrics::reader(sources);
         metrics.read_with(&reader);
         let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, decoders());
-        let reloader = Arc::new(Reloader {
-            paths: settings.paths.clone(),
-            agent: settings.agent.clone(),
-            store: Arc::clone(&store),
-            catalog: catalog.clone(),
-            dns: dns.as_ref().map(dns::Server::tuner),
-            alone: Mutex::new(()),
-        });
+        let reloader = Arc::new(reloader(&settings, &store, &catalog, dns.as_ref()));
         let leaving = Arc::new(Notify::new());
         state.operations = operations(&reloader, &leaving);
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
-        state.pretty = settings.dev;
-        state.hands_out_leaves = settings.dev;
-        state.allowed_hosts.clone_from(&settings.allowed_hosts);
+        adapt(&mut state, &settings);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
         let api = api::Server::bind(&[http], state).await?;
@@ -162,28 +153,7 @@ impl Server {
         };
 
         let (stop, stopped) = watch::channel(false);
-        let until = |mut stopped: watch::Receiver<bool>| async move {
-            // An error means that the server is gone, which says stop as well.
-            let _stop = stopped.wait_for(|stop| *stop).await;
-        };
-        let mut tasks = JoinSet::new();
-        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped.clone()));
-        let ports = 2 + usize::from(dns.is_some()) + etcd.spawn(&mut tasks, until(stopped.clone()));
-        tasks.spawn(async move {
-            grpc.serve(grpc_stop).await;
-            "the gRPC port"
-        });
-        tasks.spawn(async move {
-            api.serve(api_stop).await;
-            "the HTTP API"
-        });
-        if let Some(dns) = dns {
-            tasks.spawn(names::serve(dns, until(stopped)));
-        }
-        tasks.spawn(async move {
-            checks.run().await;
-            "the check runner"
-        });
+        let (tasks, ports) = Ports { grpc, api, dns, etcd }.serve(checks, &stopped);
         starting.done();
         tracing::info!(http = %bound.http, grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
         Ok(Self {
@@ -253,6 +223,67 @@ impl Server {
             self.tasks.join_next().await;
         }
     }
+}
+
+/// Everything that is bound and does not serve yet.
+struct Ports {
+    grpc: control::Bound,
+    api: api::Server,
+    dns: Option<dns::Server>,
+    etcd: Etcd,
+}
+
+impl Ports {
+    /// Serves all of them until `stopped`, and runs the checks; says how many tasks end then.
+    fn serve(self, checks: Checks, stopped: &watch::Receiver<bool>) -> (JoinSet<&'static str>, usize) {
+        let until = |mut stopped: watch::Receiver<bool>| async move {
+            // An error means that the server is gone, which says stop as well.
+            let _stop = stopped.wait_for(|stop| *stop).await;
+        };
+        let Self { grpc, api, dns, etcd } = self;
+        let mut tasks = JoinSet::new();
+        let (grpc_stop, api_stop) = (until(stopped.clone()), until(stopped.clone()));
+        let ports = 2 + usize::from(dns.is_some()) + etcd.spawn(&mut tasks, until(stopped.clone()));
+        tasks.spawn(async move {
+            grpc.serve(grpc_stop).await;
+            "the gRPC port"
+        });
+        tasks.spawn(async move {
+            api.serve(api_stop).await;
+            "the HTTP API"
+        });
+        if let Some(dns) = dns {
+            tasks.spawn(names::serve(dns, until(stopped.clone())));
+        }
+        tasks.spawn(async move {
+            checks.run().await;
+            "the check runner"
+        });
+        (tasks, ports)
+    }
+}
+
+fn reloader(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    catalog: &Catalog,
+    dns: Option<&dns::Server>,
+) -> Reloader {
+    Reloader {
+        paths: settings.paths.clone(),
+        agent: settings.agent.clone(),
+        store: Arc::clone(store),
+        catalog: catalog.clone(),
+        dns: dns.map(dns::Server::tuner),
+        alone: Mutex::new(()),
+    }
+}
+
+/// What the settings of the server mean for its API.
+fn adapt(state: &mut ApiState, settings: &Settings) {
+    state.pretty = settings.dev;
+    state.hands_out_leaves = settings.dev;
+    state.allowed_hosts.clone_from(&settings.allowed_hosts);
 }
 
 fn operations(reloader: &Arc<Reloader>, leaving: &Arc<Notify>) -> Operations {

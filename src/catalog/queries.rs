@@ -140,6 +140,12 @@ impl Catalog {
         self.index(topic)
     }
 
+    /// Waits until the index of a topic passes `index`, however long that takes. Cancel-safe, and without a
+    /// timer: thousands may wait, each with a deadline of its own elsewhere.
+    pub async fn changed(&self, topic: &Topic, index: Revision) {
+        self.shared.waiters.changed(topic, || self.index(topic) > index).await;
+    }
+
     #[must_use]
     pub fn subscribe(&self, interest: Interest) -> Subscription {
         Subscription::new(Arc::clone(&self.shared), interest, Arc::clone(&self.tasks))

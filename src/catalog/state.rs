@@ -172,7 +172,7 @@ impl State {
             }
             Write::Check(node, id, new) => {
                 let old = self.check_record(node, id).map(|record| &*record.check);
-                for check in old.into_iter().chain(new) {
+                for check in old.into_iter().chain(new.as_deref()) {
                     self.touch_health(node, check, touched);
                 }
             }

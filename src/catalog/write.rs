@@ -16,7 +16,8 @@ use crate::store::{Entry, Revision, StoreError};
 pub(super) enum Write {
     Node(NodeName, Option<StoredNode>),
     Instance(EndpointId, Option<StoredInstance>),
-    Check(NodeName, CheckId, Option<Check>),
+    /// Boxed: it is much larger than the others.
+    Check(NodeName, CheckId, Option<Box<Check>>),
     Intention(Party, Party, Option<Intention>),
     Lease(LeaseId, Option<Duration>),
 }
@@ -36,7 +37,9 @@ impl State {
                 self.refresh_node(&name, times, effects);
             }
             Write::Instance(id, new) => self.write_instance(&id, new, times, effects),
-            Write::Check(node, id, new) => self.write_check(&node, id, new, times, effects),
+            Write::Check(node, id, new) => {
+                self.write_check(&node, id, new.map(|check| *check), times, effects);
+            }
             Write::Intention(source, destination, new) => {
                 effects.topics.insert(Topic::Intentions);
                 self.write_intention(source, destination, new, times);
@@ -232,7 +235,7 @@ impl Write {
         Ok(Some(match key {
             Key::Node(name) => Self::Node(name, value(entry)?),
             Key::Instance(id) => Self::Instance(id, value(entry)?),
-            Key::Check(node, id) => Self::Check(node, id, value(entry)?),
+            Key::Check(node, id) => Self::Check(node, id, value(entry)?.map(Box::new)),
             Key::Lease(id) => {
                 let lease: Option<StoredLease> = value(entry)?;
                 Self::Lease(id, lease.map(|lease| Duration::from_millis(lease.ttl_ms)))

@@ -119,9 +119,9 @@ impl Kv {
         self.shared.index(subject)
     }
 
-    /// Waits until the index of a subject passes `index` or `timeout` is over. Cancel-safe.
-    pub async fn wait(&self, subject: &Subject, index: Revision, timeout: Duration) {
-        self.shared.waiters.wait(subject, timeout, || self.index(subject) > index).await;
+    /// Waits until the index of a subject passes `index`, however long that takes. Cancel-safe.
+    pub async fn changed(&self, subject: &Subject, index: Revision) {
+        self.shared.waiters.changed(subject, || self.index(subject) > index).await;
     }
 
     /// Carries out all operations, or none, in one commit.

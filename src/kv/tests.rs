@@ -116,7 +116,7 @@ async fn a_wait_hears_of_its_own_keys_only_and_leaves_nothing_behind() {
     let Fixture { kv, .. } = open().await;
     for subject in [key("a/1"), prefix("a/"), prefix("")] {
         let index = kv.index(&subject);
-        let waiting = kv.wait(&subject, index, DEADLINE);
+        let waiting = tokio::time::timeout(DEADLINE, kv.changed(&subject, index));
         let began = std::time::Instant::now();
         let next = index.to_string();
         tokio::join!(waiting, set(&kv, "a/1", &next));
@@ -124,7 +124,7 @@ async fn a_wait_hears_of_its_own_keys_only_and_leaves_nothing_behind() {
     }
     let subject = key("a/1");
     let index = kv.index(&subject);
-    let waiting = kv.wait(&subject, index, Duration::from_millis(30));
+    let waiting = tokio::time::timeout(Duration::from_millis(30), kv.changed(&subject, index));
     tokio::join!(waiting, set(&kv, "a/2", "x"));
     assert_eq!(kv.index(&subject), index);
     assert!(kv.waiting() <= 1, "the review waits for sessions, and nobody else for anything");

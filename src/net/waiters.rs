@@ -34,21 +34,23 @@ impl<T: Clone + Eq + Hash> Waiters<T> {
     /// Waits until `passed` holds or `timeout` is over; it is asked at once and after every wake-up of
     /// the topic. Cancel-safe.
     pub async fn wait(&self, topic: &T, timeout: Duration, passed: impl Fn() -> bool) {
-        let waiter = self.join(topic);
-        let until = async {
-            loop {
-                // Listening begins before the look, so nothing is missed in between.
-                let woken = waiter.notified();
-                tokio::pin!(woken);
-                woken.as_mut().enable();
-                if passed() {
-                    return;
-                }
-                woken.await;
-            }
-        };
         // Either way the caller looks for himself.
-        let _passed = tokio::time::timeout(timeout, until).await;
+        let _passed = tokio::time::timeout(timeout, self.changed(topic, passed)).await;
+    }
+
+    /// As [`Self::wait`], for as long as it takes, and without a timer of its own.
+    pub async fn changed(&self, topic: &T, passed: impl Fn() -> bool) {
+        let waiter = self.join(topic);
+        loop {
+            // Listening begins before the look, so nothing is missed in between.
+            let woken = waiter.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if passed() {
+                return;
+            }
+            woken.await;
+        }
     }
 
     /// Wakes those who wait for one of these topics.

@@ -77,7 +77,7 @@ async fn until_other(app: &Shared, id: &str, known: &str) {
         if find(app, id).is_none_or(|(_, hash)| hash != known) {
             return;
         }
-        app.state.catalog.wait(&topic, index, blocking::FOREVER).await;
+        app.state.catalog.changed(&topic, index).await;
     }
 }
 

@@ -41,7 +41,7 @@ fn holder(kv: &Kv, key: &str) -> Option<SessionId> {
 async fn ended(kv: &Kv, id: &str) {
     let gone = async {
         while kv.session(id).is_some() {
-            kv.wait(&Subject::Sessions, kv.index(&Subject::Sessions), DEADLINE).await;
+            kv.changed(&Subject::Sessions, kv.index(&Subject::Sessions)).await;
         }
     };
     tokio::time::timeout(200 * DEADLINE, gone).await.expect("the session does not end");
