@@ -127,7 +127,7 @@ struct Agent {
 
 pub(super) fn translate(args: &[OsString]) -> Wish {
     match order(args) {
-        Ok(order) => Wish::Run(order),
+        Ok(order) => Wish::Run(Box::new(order)),
         Err(fault) => Wish::Say { text: fault, exit: FAILURE },
     }
 }

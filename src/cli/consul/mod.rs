@@ -34,7 +34,7 @@ pub(super) fn is_name(name: &OsStr) -> bool {
 /// What a line asks for.
 enum Wish {
     /// Weft's line, with what is not in it.
-    Run(Order),
+    Run(Box<Order>),
     Validate {
         quiet: bool,
         paths: Vec<PathBuf>,
@@ -185,7 +185,7 @@ fn order(verb: &'static Verb, args: &[OsString]) -> Wish {
         argv.push("--".into());
         argv.extend(parsed.rest.iter().cloned());
     }
-    Wish::Run(Order { argv, flags, notes, failure, help: help::verb(verb) })
+    Wish::Run(Box::new(Order { argv, flags, notes, failure, help: help::verb(verb) }))
 }
 
 /// The flags that every question takes.

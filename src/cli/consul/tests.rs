@@ -8,7 +8,7 @@ fn wish(line: &str) -> Wish {
 
 fn order_of(line: &str) -> Order {
     match wish(line) {
-        Wish::Run(order) => order,
+        Wish::Run(order) => *order,
         Wish::Validate { .. } => panic!("{line}: validates"),
         Wish::Say { text, .. } => panic!("{line}: {text}"),
     }
