@@ -15,6 +15,10 @@ use super::Shared;
 use super::error::ApiError;
 use crate::telemetry::ServerMetrics;
 
+/// Names by which every server may be called. Nobody can own a name without a dot on the Internet, so no
+/// page can be served under one; `consul` is how containers call the server in place of Consul.
+const LOCAL_NAMES: [&str; 3] = ["localhost", "consul", "weft"];
+
 /// What requests are counted under that match no route.
 const NO_ROUTE: &str = "none";
 
@@ -113,7 +117,8 @@ fn is_ours(names: &[String], local: Option<IpAddr>, host: &str) -> bool {
         return address.is_loopback() || local.is_some_and(|local| local.to_canonical() == address);
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || names.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+    LOCAL_NAMES.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+        || names.iter().any(|ours| ours.eq_ignore_ascii_case(name))
 }
 
 /// The name or address of `host[:port]`, without the brackets of IPv6.

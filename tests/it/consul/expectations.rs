@@ -84,22 +84,6 @@ pub(super) const GAPS: &[Gap] = &[];
 
 pub(super) const DIFFERENCES: &[Difference] = &[
     Difference {
-        topic: "cached answers",
-        rows: &[
-            row(
-                "ca-leaf-authorize-intentions",
-                r#"POST /v1/agent/connect/authorize <= {"Target":"foo",*"#,
-                &["header x-cache"],
-            ),
-            row(
-                "ca-leaf-authorize-intentions",
-                r#"POST /v1/agent/connect/authorize <= {"Target":"database",* #1"#,
-                &["header x-cache"],
-            ),
-        ],
-        undo: &[],
-    },
-    Difference {
         topic: "`agent/self` is smaller",
         rows: &[row(
             "agent-catalog-health-empty",
@@ -249,11 +233,19 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         topic: "`?cached`",
-        rows: &[row(
-            "health-params-errors",
-            "/v1/health/service/user-service?cached",
-            &["header x-cache"],
-        )],
+        rows: &[
+            row("health-params-errors", "/v1/health/service/user-service?cached", &["header x-cache"]),
+            row(
+                "ca-leaf-authorize-intentions",
+                r#"POST /v1/agent/connect/authorize <= {"Target":"foo",*"#,
+                &["header x-cache"],
+            ),
+            row(
+                "ca-leaf-authorize-intentions",
+                r#"POST /v1/agent/connect/authorize <= {"Target":"database",* #1"#,
+                &["header x-cache"],
+            ),
+        ],
         undo: &[],
     },
     Difference {
@@ -349,6 +341,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     Difference { topic: "`HEAD`", rows: &[], undo: &[] },
     Difference { topic: "SIGTERM", rows: &[], undo: &[] },
     Difference { topic: "filters", rows: &[], undo: &[] },
+    Difference { topic: "DNS", rows: &[], undo: &[] },
     Difference { topic: "additional fields and headers", rows: &[], undo: &[] },
 ];
 

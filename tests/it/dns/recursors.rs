@@ -38,9 +38,8 @@ struct Recursor {
 
 impl Recursor {
     async fn start(manner: Manner) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (udp, tcp) = both_protocols().await;
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
         tokio::spawn(async move {
@@ -70,6 +69,17 @@ impl Recursor {
     fn times(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
+}
+
+/// Sockets with one number, which somebody else may have for one of the protocols.
+async fn both_protocols() -> (UdpSocket, TcpListener) {
+    for _try in 0..100 {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port is free for both protocols");
 }
 
 fn answers(manner: Manner, asked: &Message) -> Vec<Vec<u8>> {
@@ -273,16 +283,16 @@ async fn recursions_are_limited_and_block_nobody() {
 #[tokio::test]
 async fn a_server_is_not_its_own_recursor() {
     let server = mesh::server().await;
-    let free = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let mut settings = names(&DnsKeys::default()).unwrap();
-    settings.recursors = vec![free];
-    let bound = |address| {
-        let metrics = ServerMetrics::new();
-        dns::Server::bind(address, server.catalog().clone(), settings.clone(), metrics).map(drop)
-    };
-    let everywhere = SocketAddr::from(([0, 0, 0, 0], free.port()));
-    for address in [free, everywhere] {
-        assert!(matches!(bound(address), Err(DnsError::OwnRecursor(own)) if own == free), "{address}");
+    let settings = names(&DnsKeys::default()).unwrap();
+    for (bound, asked) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")] {
+        let address = SocketAddr::new(bound.parse().unwrap(), 0);
+        let (catalog, metrics) = (server.catalog().clone(), ServerMetrics::new());
+        let port = dns::Server::bind(address, catalog, settings.clone(), metrics).unwrap();
+        let own = SocketAddr::new(asked.parse().unwrap(), port.local_addr().port());
+        let mut changed = settings.clone();
+        changed.recursors = vec![own];
+        let set = port.tuner().set(changed);
+        assert!(matches!(set, Err(DnsError::OwnRecursor(found)) if found == own), "{bound}");
     }
     server.stop().await;
 }

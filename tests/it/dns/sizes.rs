@@ -68,8 +68,8 @@ fn sizes_are_those_of_consul() {
         assert!((204..=207).contains(&length), "{length}");
         // What does not fit is left out, answers last.
         let (answers, extras, truncated, length) = counts(&world, &settings, SRV, Some(1232), Udp);
-        assert_eq!(truncated, honest);
-        assert!(extras < 3, "an address may fit where no answer does, but {extras} do not");
+        // An address may fit where the next, longer answer did not.
+        assert!(extras <= 2 && truncated == honest, "{extras} extras");
         assert!(answers >= 28 && length <= 1232, "{answers} answers in {length} bytes");
     }
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod clock;
+mod discovery;
 mod drain;
 mod end_to_end;
 mod frozen;
