@@ -8,6 +8,94 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::Consul;
 use crate::http::{Api, PATIENCE};
 
+/// A line, its exit code, what it prints, and how what it says on stderr begins.
+const OUTCOMES: &[(&str, i32, &str, &str)] = &[
+    ("validate good.hcl", 0, "Configuration is valid!\n", ""),
+    ("validate -quiet good.hcl", 0, "", ""),
+    ("validate bad.hcl", 1, "", "Config validation failed: "),
+    ("validate none.hcl", 1, "", "Config validation failed: "),
+    ("intention check web api", 0, "Allowed\n", ""),
+    ("intention create -deny web api", 0, "Created: web => api (deny)\n", ""),
+    ("intention check web api", 1, "Denied\n", ""),
+    ("intention check web *", 2, "", ""),
+    ("intention check web", 2, "", ""),
+    ("intention create -file ixn.json", 0, "Created: a => b (deny)\n", ""),
+    ("intention create -allow -deny c d", 1, "", ""),
+    ("intention get x y", 1, "", "Intention with source \"x\" and destination \"y\" not found.\n"),
+    (
+        "intention delete x y",
+        1,
+        "",
+        "Error: Intention with source \"x\" and destination \"y\" not found.\n",
+    ),
+    ("intention match -source a", 0, "a => b (deny)\n", ""),
+    ("kv get none", 1, "", "Error! No key exists at: none\n"),
+    ("kv get", 1, "", "Error! Missing KEY argument\n"),
+    ("kv get a b", 1, "", "unexpected argument 'b' found"),
+    ("kv put -cas k v", 1, "", "Must specify -modify-index with -cas!\n"),
+    ("kv put -cas -modify-index=999 k v", 1, "", "Error! Did not write to k: CAS failed\n"),
+    ("kv put -acquire k v", 1, "", "Error! Missing -session (required with -acquire and -release)\n"),
+    ("kv put -flags=x k v", 1, "", "invalid value 'x' for '-flags <N>'"),
+    ("kv put k @none", 1, "", "Error! Failed to read file: open none: "),
+    ("kv delete -cas k", 1, "", "Cannot delete a key that does not exist. "),
+    ("members -status=failed", 2, "", ""),
+    ("maint -reason=x", 1, "", "Reason may only be provided with -enable\n"),
+    (
+        "maint -enable -service=none",
+        1,
+        "",
+        "Error enabling service maintenance: Unexpected response code: 404 (",
+    ),
+    ("services register", 1, "", "Service registration requires at least one argument or flags.\n"),
+    ("services register bad.hcl", 1, "", "Error: "),
+    ("services deregister -id=none", 0, "Deregistered service: none\n", ""),
+    (
+        "catalog nodes -node-meta=a=b",
+        0,
+        "",
+        "No nodes match the given query - try expanding your search.\n",
+    ),
+    (
+        "catalog nodes -filter=bogus",
+        1,
+        "",
+        "Error listing nodes: Unexpected response code: 500 (Failed to create boolean",
+    ),
+    (
+        "catalog nodes -datacenter=dc9",
+        1,
+        "",
+        "Error listing nodes: Unexpected response code: 500 (No path to datacenter)\n",
+    ),
+    (
+        "catalog services -format=json",
+        1,
+        "",
+        "flag provided but not defined: -format\nUsage: consul catalog services",
+    ),
+    (
+        "config read -kind service-defaults -name none",
+        1,
+        "",
+        "Error reading config entry \"service-defaults\" / \"none\": Unexpected response code: 404 (Config entry not found for",
+    ),
+    (
+        "config write bad.hcl",
+        1,
+        "",
+        "Failed to decode config entry input: Payload does not contain a kind/Kind key at the top level\n",
+    ),
+    ("watch -type=event -name=x", 1, "", "there are no events to watch\n"),
+    ("watch -type=service -service=none", 0, "[]\n", ""),
+    ("watch -type=key -key=none", 0, "null\n", ""),
+    ("watch -type=key", 1, "", "Must specify a single key to watch\n"),
+    ("join 127.0.0.1", 0, "Successfully joined cluster by contacting 1 nodes.\n", ""),
+    ("join 10.9.8.7", 1, "", "Error joining address '10.9.8.7': Unexpected response code: 500 ("),
+    ("force-leave none", 0, "", ""),
+    ("reload", 1, "", "Error reloading: Unexpected response code: 500 ("),
+    ("bogus", 127, "", "Usage: consul [--version] [--help] <command>"),
+];
+
 #[tokio::test]
 async fn outcomes_by_table() {
     let api = Api::start().await;
@@ -16,100 +104,10 @@ async fn outcomes_by_table() {
     consul.file("bad.hcl", "service { foo = 1 }");
     consul.file("ixn.json", r#"{"SourceName":"a","DestinationName":"b","Action":"deny"}"#);
     api.put("/v1/agent/service/register", r#"{"Name":"web","Port":80}"#).await;
-    for (line, code, out, err) in [
-        ("validate good.hcl", 0, "Configuration is valid!\n", ""),
-        ("validate -quiet good.hcl", 0, "", ""),
-        ("validate bad.hcl", 1, "", "Config validation failed: "),
-        ("validate none.hcl", 1, "", "Config validation failed: "),
-        ("intention check web api", 0, "Allowed\n", ""),
-        ("intention create -deny web api", 0, "Created: web => api (deny)\n", ""),
-        ("intention check web api", 1, "Denied\n", ""),
-        ("intention check web *", 2, "", ""),
-        ("intention check web", 2, "", ""),
-        ("intention create -file ixn.json", 0, "Created: a => b (deny)\n", ""),
-        ("intention create -allow -deny c d", 1, "", ""),
-        ("intention get x y", 1, "", "Intention with source \"x\" and destination \"y\" not found.\n"),
-        (
-            "intention delete x y",
-            1,
-            "",
-            "Error: Intention with source \"x\" and destination \"y\" not found.\n",
-        ),
-        ("intention match -source a", 0, "a => b (deny)\n", ""),
-        ("kv get none", 1, "", "Error! No key exists at: none\n"),
-        ("kv get", 1, "", "Error! Missing KEY argument\n"),
-        ("kv get a b", 1, "", "unexpected argument 'b' found"),
-        ("kv put -cas k v", 1, "", "Must specify -modify-index with -cas!\n"),
-        ("kv put -cas -modify-index=999 k v", 1, "", "Error! Did not write to k: CAS failed\n"),
-        (
-            "kv put -acquire k v",
-            1,
-            "",
-            "Error! Missing -session (required with -acquire and -release)\n",
-        ),
-        ("kv put -flags=x k v", 1, "", "invalid value 'x' for '-flags <N>'"),
-        ("kv put k @none", 1, "", "Error! Failed to read file: open none: "),
-        ("kv delete -cas k", 1, "", "Cannot delete a key that does not exist. "),
-        ("members -status=failed", 2, "", ""),
-        ("maint -reason=x", 1, "", "Reason may only be provided with -enable\n"),
-        (
-            "maint -enable -service=none",
-            1,
-            "",
-            "Error enabling service maintenance: Unexpected response code: 404 (",
-        ),
-        ("services register", 1, "", "Service registration requires at least one argument or flags.\n"),
-        ("services register bad.hcl", 1, "", "Error: "),
-        ("services deregister -id=none", 0, "Deregistered service: none\n", ""),
-        (
-            "catalog nodes -node-meta=a=b",
-            0,
-            "",
-            "No nodes match the given query - try expanding your search.\n",
-        ),
-        (
-            "catalog nodes -filter=bogus",
-            1,
-            "",
-            "Error listing nodes: Unexpected response code: 500 (Failed to create boolean",
-        ),
-        (
-            "catalog nodes -datacenter=dc9",
-            1,
-            "",
-            "Error listing nodes: Unexpected response code: 500 (No path to datacenter)\n",
-        ),
-        (
-            "catalog services -format=json",
-            1,
-            "",
-            "flag provided but not defined: -format\nUsage: consul catalog services",
-        ),
-        (
-            "config read -kind service-defaults -name none",
-            1,
-            "",
-            "Error reading config entry \"service-defaults\" / \"none\": Unexpected response code: 404 (Config entry not found for",
-        ),
-        (
-            "config write bad.hcl",
-            1,
-            "",
-            "Failed to decode config entry input: Payload does not contain a kind/Kind key at the top level\n",
-        ),
-        ("watch -type=event -name=x", 1, "", "there are no events to watch\n"),
-        ("watch -type=service -service=none", 0, "[]\n", ""),
-        ("watch -type=key -key=none", 0, "null\n", ""),
-        ("watch -type=key", 1, "", "Must specify a single key to watch\n"),
-        ("join 127.0.0.1", 0, "Successfully joined cluster by contacting 1 nodes.\n", ""),
-        ("join 10.9.8.7", 1, "", "Error joining address '10.9.8.7': Unexpected response code: 500 ("),
-        ("force-leave none", 0, "", ""),
-        ("reload", 1, "", "Error reloading: Unexpected response code: 500 ("),
-        ("bogus", 127, "", "Usage: consul [--version] [--help] <command>"),
-    ] {
+    for (line, code, out, err) in OUTCOMES {
+        let (code, is_quiet) = (*code, *code == 0 && err.is_empty());
         let ran = consul.line(line).await;
-        assert_eq!((ran.code, ran.out.as_str()), (code, out), "{line}: {}", ran.err);
-        let is_quiet = code == 0 && err.is_empty();
+        assert_eq!((ran.code, ran.out.as_str()), (code, *out), "{line}: {}", ran.err);
         assert!(ran.err.starts_with(err) && (!is_quiet || ran.err.is_empty()), "{line}: {}", ran.err);
     }
     api.stop().await;
