@@ -51,13 +51,7 @@ impl Read {
         subject: &Subject,
     ) -> Result<Self, ApiError> {
         let kv = &app.state.kv;
-        Self::of(
-            app,
-            params,
-            || kv.index(subject),
-            async |index| kv.changed(subject, index).await,
-        )
-        .await
+        Self::of(app, params, || kv.index(subject), async |index| kv.changed(subject, index).await).await
     }
 
     /// Waits until `current` is past the caller's index; `changed` ends when it may be.

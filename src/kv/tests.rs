@@ -119,13 +119,15 @@ async fn a_wait_hears_of_its_own_keys_only_and_leaves_nothing_behind() {
         let waiting = tokio::time::timeout(DEADLINE, kv.changed(&subject, index));
         let began = std::time::Instant::now();
         let next = index.to_string();
-        tokio::join!(waiting, set(&kv, "a/1", &next));
+        let (woken, _) = tokio::join!(waiting, set(&kv, "a/1", &next));
+        woken.expect("the write wakes");
         assert!(began.elapsed() < DEADLINE && kv.index(&subject) > index, "{subject:?}");
     }
     let subject = key("a/1");
     let index = kv.index(&subject);
     let waiting = tokio::time::timeout(Duration::from_millis(30), kv.changed(&subject, index));
-    tokio::join!(waiting, set(&kv, "a/2", "x"));
+    let (woken, _) = tokio::join!(waiting, set(&kv, "a/2", "x"));
+    assert!(woken.is_err(), "another key wakes nobody");
     assert_eq!(kv.index(&subject), index);
     assert!(kv.waiting() <= 1, "the review waits for sessions, and nobody else for anything");
 }
