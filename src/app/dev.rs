@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::Signal;
+
 use super::AppError;
 use super::demo::{Demo, card, story, traffic};
-use super::process::{Kind, Signals, runtime, until_told};
+use super::process::{Kind, Signals, hangups, runtime, until_told};
 use super::server::{self, DnsSettings, Server};
 use crate::config::AgentKeys;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
@@ -55,12 +57,13 @@ pub fn run(settings: &Settings) -> Result<(), AppError> {
     let files = socket::raise_file_limit();
     tracing::debug!(files, "limit of open files");
     runtime(Kind::Server)?.block_on(async {
-        let mut signals = Signals::new()?;
+        // Before the start: a SIGHUP that comes early must not end the process.
+        let (mut signals, hangups) = (Signals::new()?, hangups()?);
         let server = Server::start(server_settings(settings)?).await?;
         if settings.demo || settings.check {
             live(settings, server, &mut signals, started).await
         } else {
-            plain(settings, server, &mut signals, started).await
+            plain(settings, server, &mut signals, hangups, started).await
         }
     })
 }
@@ -69,10 +72,11 @@ async fn plain(
     settings: &Settings,
     mut server: Server,
     signals: &mut Signals,
+    mut hangups: Signal,
     started: Instant,
 ) -> Result<(), AppError> {
     show(&card::server(&server, started.elapsed()), settings.json)?;
-    until_told(&mut server, signals).await?;
+    until_told(&mut server, signals, &mut hangups).await?;
     server.stop().await;
     Ok(())
 }

@@ -66,9 +66,10 @@ pub fn serve(settings: server::Settings) -> Result<(), AppError> {
     let files = socket::raise_file_limit();
     tracing::debug!(files, "limit of open files");
     runtime(Kind::Server)?.block_on(async {
-        let mut signals = Signals::new()?;
+        // Before the start: a SIGHUP that comes early must not end the process.
+        let (mut signals, mut hangups) = (Signals::new()?, hangups()?);
         let mut server = Server::start(settings).await?;
-        until_told(&mut server, &mut signals).await?;
+        until_told(&mut server, &mut signals, &mut hangups).await?;
         tracing::info!("stopping; sidecars keep what they know");
         unless_signalled_again(&mut signals, server.stop()).await;
         Ok(())
@@ -79,8 +80,11 @@ pub fn serve(settings: server::Settings) -> Result<(), AppError> {
 ///
 /// # Errors
 /// When the server dies.
-pub(super) async fn until_told(server: &mut Server, signals: &mut Signals) -> Result<(), AppError> {
-    let mut hangups = hangups()?;
+pub(super) async fn until_told(
+    server: &mut Server,
+    signals: &mut Signals,
+    hangups: &mut Signal,
+) -> Result<(), AppError> {
     loop {
         let left = server.asked_to_leave();
         tokio::select! {
