@@ -59,7 +59,8 @@ impl Fields {
         }
     }
 
-    /// A list of objects, each read leniently; empty when absent or null.
+    /// A list of objects, each read leniently; empty when absent or null. A block that stands once in HCL
+    /// comes as an object and is a list of one.
     pub(super) fn objects(
         &self,
         name: &'static str,
@@ -70,6 +71,7 @@ impl Fields {
             Some(Value::Array(items)) => {
                 items.iter().map(|item| Self::read(item.clone(), known, |_| Ok(()))).collect()
             }
+            Some(one @ Value::Object(_)) => Ok(vec![Self::read(one.clone(), known, |_| Ok(()))?]),
             Some(other) => Err(mismatch(name, "array", other)),
         }
     }
