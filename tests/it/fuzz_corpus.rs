@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../../fuzz/config_oracle.rs"]
+mod config_oracle;
 #[path = "../../fuzz/etcd_oracle.rs"]
 mod etcd_oracle;
 #[path = "../../fuzz/filter_oracle.rs"]
@@ -31,6 +33,16 @@ fn etcd_requests_keep_their_promises_for_every_input_of_the_corpus() {
     let (inputs, done) = replay("etcd", etcd_oracle::check);
     assert!(inputs >= 10, "only {inputs} inputs");
     assert!(done >= 40, "only {done} requests were carried out in {inputs} inputs");
+}
+
+#[test]
+fn files_and_registrations_keep_their_promises_for_every_input_of_the_corpus() {
+    let (inputs, valid) = replay("hcl", |input| usize::from(config_oracle::file(input)));
+    assert!(inputs >= 15, "only {inputs} inputs");
+    assert!(valid >= 8, "only {valid} of {inputs} files are valid");
+    let (inputs, good) = replay("registration", |input| usize::from(config_oracle::registration(input)));
+    assert!(inputs >= 30, "only {inputs} inputs");
+    assert!(good >= 10, "only {good} of {inputs} bodies are registrations");
 }
 
 /// Gives every input of a corpus to its oracle; says how many there are, and the sum of its answers.

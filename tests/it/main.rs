@@ -30,5 +30,6 @@ mod netns;
 mod overload;
 mod plane;
 mod process;
+mod programs;
 mod ttl;
 mod tunnel;

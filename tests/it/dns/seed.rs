@@ -10,6 +10,7 @@ use weft::config::{DnsKeys, ZoneKeys, ZoneKind};
 use super::port::register;
 use super::tools::{app, dig};
 use crate::process::slow;
+use crate::programs;
 use crate::{http, mesh};
 
 /// The article's `consul-service.json`, checked at a port where the test has an application.
@@ -59,6 +60,9 @@ async fn until_answered(dns: SocketAddr, args: &[&str], line: &str) -> String {
 
 #[tokio::test]
 async fn consul_dns_interface() {
+    if !programs::present(&["dig"]) {
+        return;
+    }
     let server = mesh::server().await;
     let dns = server.bound().dns.unwrap();
     let health = app("127.0.0.1:0".parse().unwrap(), "ok").await;
@@ -109,6 +113,9 @@ async fn consul_dns_interface_in_an_application() {
 
 #[tokio::test]
 async fn kubernetes_dns() {
+    if !programs::present(&["dig"]) {
+        return;
+    }
     let (server, dns) = with_zones(&[("cluster.local", ZoneKind::Kubernetes)]).await;
     let body = r#"{"Name":"user-service","Port":8080,"Address":"10.0.0.7","Meta":{"k8s-namespace":"production","k8s-port-name":"http"}}"#;
     let sent = http::send(server.bound().http, "PUT", "/v1/agent/service/register", body).await;
@@ -132,6 +139,9 @@ async fn kubernetes_dns() {
 
 #[tokio::test]
 async fn headless_services() {
+    if !programs::present(&["dig"]) {
+        return;
+    }
     let (server, dns) = with_zones(&[("cluster.local", ZoneKind::Kubernetes)]).await;
     register(&server, "database", &["10.0.0.1", "10.0.0.2", "10.0.0.3"], 5432).await;
     let said = dig(dns, &["database.default.svc.cluster.local", "+short"]).await;
@@ -146,6 +156,9 @@ async fn headless_services() {
 
 #[tokio::test]
 async fn aws_cloud_map() {
+    if !programs::present(&["dig"]) {
+        return;
+    }
     let kind = ZoneKind::CloudMap { all_when_unhealthy: true };
     let (server, dns) = with_zones(&[("internal.example.com", kind)]).await;
     register(&server, "user-service", &["10.0.2.1"], 8080).await;

@@ -15,7 +15,7 @@ use weft::catalog::{Owner, Unlisted};
 use weft::model::{Definition, ServiceName};
 
 use super::port::server;
-use crate::mesh;
+use crate::{mesh, programs};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
@@ -110,6 +110,9 @@ fn write(dir: &Path, file: &str, text: &str) -> String {
 
 #[tokio::test]
 async fn haproxy_server_template_follows_srv_records() {
+    if !programs::present(&["haproxy"]) {
+        return;
+    }
     let (server, dns) = server().await;
     let any = "127.0.0.1:0".parse().unwrap();
     for (id, name) in [("a", "first"), ("b", "second"), ("c", "third")] {
@@ -140,6 +143,9 @@ async fn haproxy_server_template_follows_srv_records() {
 
 #[tokio::test]
 async fn nginx_resolver_follows_addresses() {
+    if !programs::present(&["nginx"]) {
+        return;
+    }
     let (server, dns) = server().await;
     let first = app("127.0.0.2:0".parse().unwrap(), "first").await;
     let second = app(SocketAddr::new("127.0.0.3".parse().unwrap(), first.port()), "second").await;
@@ -171,6 +177,9 @@ async fn nginx_resolver_follows_addresses() {
 
 #[tokio::test]
 async fn dig_falls_back_to_tcp_when_told_that_there_is_more() {
+    if !programs::present(&["dig"]) {
+        return;
+    }
     let (server, dns) = server().await;
     for number in 1..=20u8 {
         register(&server, "web", &format!("web-{number}"), ([10, 1, 0, number], 80).into()).await;

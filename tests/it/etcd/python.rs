@@ -5,7 +5,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::*;
-use crate::mesh;
+use crate::{mesh, programs};
 
 /// Names a Python that has `aetcd`.
 const VARIABLE: &str = "WEFT_ETCD_PYTHON";
@@ -14,7 +14,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/etcd/registr
 #[tokio::test]
 async fn a_python_client_registers_discovers_and_watches() {
     let Some(python) = std::env::var_os(VARIABLE) else {
-        println!("left out without {VARIABLE}: a client in Python, see .ci/run");
+        programs::left_out(&format!("{VARIABLE} names no Python with aetcd"));
         return;
     };
     let server = mesh::server_with_etcd().await;

@@ -13,6 +13,7 @@ use super::mesh::is_ready;
 use super::support::{Process, free_port, local, until, within};
 use super::traffic::App;
 use crate::http::send;
+use crate::programs;
 
 /// The file as it stands in the introduction, comment line and all; only the port is filled in.
 const FILE: &str = r#"// consul-service.json
@@ -89,6 +90,9 @@ async fn service_registration_by_file() {
 
 #[tokio::test]
 async fn service_registration_via_the_api() {
+    if !programs::present(&["curl"]) {
+        return;
+    }
     let (app, file) = user_service().await;
     let server = Server::start(None).await;
     let path = server.directory.path().join("consul-service.json");
