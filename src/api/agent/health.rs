@@ -9,7 +9,7 @@ use serde_json::json;
 use super::checks::own_checks;
 use super::maintenance::{NODE_CHECK, SERVICE_PREFIX};
 use super::services::own_instances;
-use crate::api::json::check::VerboseCheck;
+use crate::api::json::check::CheckJson;
 use crate::api::json::service::AgentService;
 use crate::api::query::Params;
 use crate::api::{App, Shared, reply};
@@ -54,7 +54,7 @@ struct Judged {
 struct Shape<'a> {
     aggregated_status: &'static str,
     service: AgentService<'a>,
-    checks: Vec<VerboseCheck<'a>>,
+    checks: Vec<CheckJson<'a>>,
 }
 
 impl Judged {
@@ -72,7 +72,7 @@ impl Judged {
         Shape {
             aggregated_status: self.status.word(),
             service: AgentService::from(&*self.record.instance),
-            checks: self.checks.iter().map(|(check, tags)| VerboseCheck::new(check, tags)).collect(),
+            checks: self.checks.iter().map(|(check, tags)| CheckJson::verbose(check, tags)).collect(),
         }
     }
 }

@@ -37,6 +37,7 @@ pub(in crate::api) struct CheckJson<'a> {
 enum DefinitionJson<'a> {
     Shown(&'a Value),
     Nothing(Empty),
+    Verbose(VerboseDefinition),
 }
 
 impl<'a> CheckJson<'a> {
@@ -72,30 +73,25 @@ impl<'a> CheckJson<'a> {
     pub(in crate::api) fn agent(record: &'a CheckRecord, tags: &'a [String]) -> Self {
         Self { create_index: 0, modify_index: 0, ..Self::catalog(record, tags) }
     }
+
+    /// As `agent/health` shows it, and nothing else in Consul does: without its type.
+    pub(in crate::api) fn verbose(record: &'a CheckRecord, tags: &'a [String]) -> Self {
+        let definition = DefinitionJson::Verbose(VerboseDefinition {
+            interval: "0s",
+            timeout: "0s",
+            deregister_critical_service_after: "0s",
+            http: "",
+            header: None,
+            method: "",
+            body: "",
+            tls_skip_verify: false,
+            tcp: "",
+        });
+        Self { type_name: "", definition, ..Self::agent(record, tags) }
+    }
 }
 
-/// A check of `agent/health`: without its type, and with a definition that spells out nothing.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(in crate::api) struct VerboseCheck<'a> {
-    node: &'a str,
-    #[serde(rename = "CheckID")]
-    check_id: &'a str,
-    name: &'a str,
-    status: &'static str,
-    notes: &'a str,
-    output: &'a str,
-    #[serde(rename = "ServiceID")]
-    service_id: &'a str,
-    service_name: &'a str,
-    service_tags: &'a [String],
-    #[serde(rename = "Type")]
-    type_name: &'static str,
-    definition: VerboseDefinition,
-    create_index: Index,
-    modify_index: Index,
-}
-
+/// A definition that spells out that nothing is in it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct VerboseDefinition {
@@ -111,51 +107,6 @@ struct VerboseDefinition {
     tls_skip_verify: bool,
     #[serde(rename = "TCP")]
     tcp: &'static str,
-}
-
-impl<'a> VerboseCheck<'a> {
-    pub(in crate::api) fn new(record: &'a CheckRecord, tags: &'a [String]) -> Self {
-        let CheckJson {
-            node,
-            check_id,
-            name,
-            status,
-            notes,
-            output,
-            service_id,
-            service_name,
-            service_tags,
-            create_index,
-            modify_index,
-            ..
-        } = CheckJson::agent(record, tags);
-        let definition = VerboseDefinition {
-            interval: "0s",
-            timeout: "0s",
-            deregister_critical_service_after: "0s",
-            http: "",
-            header: None,
-            method: "",
-            body: "",
-            tls_skip_verify: false,
-            tcp: "",
-        };
-        Self {
-            node,
-            check_id,
-            name,
-            status,
-            notes,
-            output,
-            service_id,
-            service_name,
-            service_tags,
-            type_name: "",
-            definition,
-            create_index,
-            modify_index,
-        }
-    }
 }
 
 /// An entry of `health/service`.
