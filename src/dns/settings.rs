@@ -27,7 +27,7 @@ pub struct Settings {
     pub soa: Soa,
     /// Leaves out instances that are warning.
     pub only_passing: bool,
-    /// Most answers over UDP to clients without EDNS; at most [`MAX_SMALL_ANSWERS`] count.
+    /// Most answers over UDP to clients without EDNS; at most eight count.
     pub udp_answer_limit: usize,
     /// Most addresses in any answer.
     pub a_record_limit: Option<usize>,

@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
-    /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: their holders will be back.
+    /// five seconds. Leases are left alone: their holders will be back.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, address, routes, stop } = self;
         tracing::info!(%address, "etcd listener is open");
