@@ -23,7 +23,7 @@ start_proxy web "$work/web.json"
 
 url=http://127.0.0.1:$local_port/
 echo "without an intention the server denies (its default):"
-until_ok 10 "$WEFT" instances web
+until_ok 10 grep -q '"sidecar is ready"' "$work/proxy-web.log"
 if curl -sS --max-time 5 "$url"; then fail "the request passed although nothing allows it"; fi
 
 "$WEFT" intention allow web api
@@ -34,5 +34,7 @@ echo "curl $url: $answer"
 
 "$WEFT" intention deny web api
 if curl -sS --max-time 5 "$url"; then fail "the request passed although it is denied"; fi
+# The access log gathers lines for some milliseconds before it writes.
+until_ok 5 grep -q '"reason":"denied"' "$work/proxy-web.log"
 grep -h '"reason":"denied"' "$work/proxy-web.log" | tail -1 | cut -c1-400
 echo "OK"
