@@ -133,6 +133,7 @@ const fn action(action: pb::Action) -> Option<Action> {
         pb::Action::Unspecified => None,
         pb::Action::Allow => Some(Action::Allow),
         pb::Action::Deny => Some(Action::Deny),
+        pb::Action::Audit => Some(Action::Audit),
     }
 }
 

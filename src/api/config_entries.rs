@@ -14,11 +14,10 @@ use super::body::JsonBytes;
 use super::decode::Fields;
 use super::error::ApiError;
 use super::intentions::{Record, faults, party_of};
-use super::json::intention::parse_action;
 use super::query::Params;
 use super::{App, Index, Shared, reply};
 use crate::catalog::{IntentionRule, Topic};
-use crate::model::Party;
+use crate::model::{Action, Party};
 
 const INTENTIONS: &str = "service-intentions";
 /// Kinds that Consul knows and this mesh has no use for.
@@ -183,7 +182,7 @@ impl Wish {
 
 fn rule(source: &Fields, found: &mut Vec<String>) -> Result<Option<IntentionRule>, ApiError> {
     let name = party_of("Sources.Name", source.text("Name")?, found);
-    let action = parse_action(source.text("Action")?);
+    let action = Action::parse(source.text("Action")?);
     if action.is_none() {
         found.push("Action must be set to 'allow' or 'deny'".to_owned());
     }

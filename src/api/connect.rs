@@ -16,7 +16,7 @@ use super::json::intention::describe;
 use super::json::roots::RootsJson;
 use super::query::Params;
 use super::{App, blocking, reply};
-use crate::model::{Action, SpiffeId, duration};
+use crate::model::{SpiffeId, duration};
 
 /// The shortest life of a leaf that Consul allows.
 const MIN_LEAF_TTL: Duration = Duration::from_secs(3600);
@@ -141,7 +141,7 @@ pub(super) async fn authorize(
         all.into_iter()
             .find(|(found, ..)| (&found.source, &found.destination) == (&rule.source, &rule.destination))
     });
-    let allowed = verdict.action == Action::Allow;
+    let allowed = verdict.is_allowed();
     let reason = match rule {
         Some((rule, ..)) => format!("Matched intention: {}", describe(&rule)),
         // Consul's words for the two defaults.

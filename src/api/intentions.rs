@@ -12,7 +12,7 @@ use super::body::JsonBytes;
 use super::decode::Fields;
 use super::error::ApiError;
 use super::filter::schema;
-use super::json::intention::{IntentionJson, describe, parse_action};
+use super::json::intention::{IntentionJson, describe};
 use super::limits::MAX_MATCH_NAMES;
 use super::query::Params;
 use super::{App, Index, Shared, reply};
@@ -141,7 +141,7 @@ pub(super) async fn put_exact(
 ) -> Result<Response, ApiError> {
     let (source, destination) = exact_pair(&params)?;
     let wish = Wish::parse(&body)?;
-    let Some(action) = parse_action(&wish.action) else {
+    let Some(action) = Action::parse(&wish.action) else {
         return Err(ApiError::internal(faults(&[BAD_ACTION.to_owned()])));
     };
     let _alone = app.writes.lock().await;
@@ -288,7 +288,7 @@ impl Wish {
                 found.push(format!("{field}: there is no namespace but 'default'"));
             }
         }
-        let action = parse_action(&self.action);
+        let action = Action::parse(&self.action);
         if action.is_none() {
             found.push(BAD_ACTION.to_owned());
         }

@@ -155,6 +155,7 @@ fn verdict_json(source: &ServiceName, destination: &ServiceName, verdict: &Verdi
         source: source.to_string(),
         destination: destination.to_string(),
         allowed: verdict.is_allowed(),
+        audited: verdict.is_audited(),
         rule: verdict.rule.as_ref().map(|rule| RuleJson {
             source: rule.source.to_string(),
             destination: rule.destination.to_string(),

@@ -215,6 +215,8 @@ pub enum LogFormat {
 pub enum Policy {
     Allow,
     Deny,
+    /// Allow, and log what would be denied
+    Audit,
 }
 
 impl From<Policy> for Action {
@@ -222,6 +224,7 @@ impl From<Policy> for Action {
         match policy {
             Policy::Allow => Self::Allow,
             Policy::Deny => Self::Deny,
+            Policy::Audit => Self::Audit,
         }
     }
 }

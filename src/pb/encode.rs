@@ -39,6 +39,7 @@ impl From<Action> for pb::Action {
         match action {
             Action::Allow => Self::Allow,
             Action::Deny => Self::Deny,
+            Action::Audit => Self::Audit,
         }
     }
 }

@@ -53,6 +53,7 @@ impl Connection {
                 connect: Duration::ZERO,
                 attempts: 0,
                 reason: Reason::Drained,
+                audited: None,
                 detail: String::new(),
             },
             metrics,
@@ -77,9 +78,12 @@ impl Connection {
         self.metrics.dialled(self.access.connect);
     }
 
-    /// Policy was asked.
-    pub(super) fn authorized(&self, verdict: &Verdict) {
+    /// Policy was asked, at the start or again after a change.
+    pub(super) fn authorized(&mut self, verdict: &Verdict) {
         self.metrics.authorized(verdict.action);
+        if verdict.is_audited() {
+            self.access.audited = Some(verdict.to_string());
+        }
     }
 
     /// Application bytes: from the dialling application, and to it.

@@ -170,7 +170,7 @@ impl Inbound {
         let mut drain = self.drain.clone();
         let end = tokio::select! {
             biased;
-            end = self.forbidden(source, &mut changes) => end,
+            end = self.forbidden(source, verdict, &mut changes, record) => end,
             end = stream.pump(&app) => end,
             () = drain.reached(Phase::Closing) => End::new(Reason::Drained, "the sidecar stopped"),
         };
@@ -187,16 +187,22 @@ impl Inbound {
         self.ctx.snapshot().intentions.decide(source, &self.ctx.plan.service)
     }
 
-    /// Waits until a change of policy forbids the connection.
+    /// Waits until a change of policy forbids the connection. `last` is the verdict that stands.
     async fn forbidden(
         &self,
         source: &ServiceName,
+        mut last: Verdict,
         changes: &mut tokio::sync::watch::Receiver<u64>,
+        record: &mut Connection,
     ) -> End {
         loop {
             let verdict = self.decide(source);
-            if !verdict.is_allowed() {
-                return denied(&verdict);
+            if verdict != last {
+                record.authorized(&verdict);
+                last = verdict;
+            }
+            if !last.is_allowed() {
+                return denied(&last);
             }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await; // the agent is gone: what it last said stands

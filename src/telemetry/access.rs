@@ -70,6 +70,8 @@ pub struct AccessRecord {
     pub connect: Duration,
     pub attempts: u32,
     pub reason: Reason,
+    /// The rule that let it pass only for the log: `deny` in its place would have refused.
+    pub audited: Option<String>,
     /// The verdict's rule, or the cause in words.
     pub detail: String,
 }
@@ -141,6 +143,9 @@ impl AccessRecord {
         put("connect_ms", Number(&Milliseconds(self.connect)))?;
         put("attempts", Number(&self.attempts))?;
         put("reason", Text(&self.reason.as_str()))?;
+        if let Some(rule) = &self.audited {
+            put("audited", Text(rule))?;
+        }
         put("detail", Text(&self.detail))
     }
 }
@@ -232,6 +237,7 @@ mod tests {
             connect: Duration::from_micros(850),
             attempts: 2,
             reason: Reason::Denied,
+            audited: None,
             detail: "rule\n\u{1b}[31m \u{202e}x \"quoted\" \\".into(),
         }
     }

@@ -17,7 +17,7 @@ fn party() -> impl Strategy<Value = Party> {
 }
 
 fn an_action() -> impl Strategy<Value = Action> {
-    prop_oneof![Just(Action::Allow), Just(Action::Deny)]
+    prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Audit)]
 }
 
 fn id() -> impl Strategy<Value = EndpointId> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::api::Index;
 use crate::model::time::rfc3339;
-use crate::model::{Action, Intention, Party};
+use crate::model::{Intention, Party};
 
 /// An intention. Results of the API by name have no id, and with it none of what belongs to one.
 #[derive(Debug, Serialize)]
@@ -111,9 +111,4 @@ pub(in crate::api) fn describe(rule: &Intention) -> String {
 
 fn pair(source: &Party, destination: &Party) -> String {
     format!("default/{source} => default/{destination}")
-}
-
-/// Reads `allow` or `deny`.
-pub(in crate::api) fn parse_action(word: &str) -> Option<Action> {
-    [Action::Allow, Action::Deny].into_iter().find(|action| action.as_str() == word)
 }

@@ -84,6 +84,8 @@ pub struct VerdictJson {
     pub source: String,
     pub destination: String,
     pub allowed: bool,
+    /// Allowed only so that it is logged what `deny` would refuse.
+    pub audited: bool,
     /// The rule that decided; null when the default policy did.
     pub rule: Option<RuleJson>,
     /// The verdict in words.

@@ -23,6 +23,8 @@ pub(super) enum IntentionCommand {
     Allow(Pair),
     /// Forbid SOURCE to connect to DESTINATION; open connections are closed
     Deny(Pair),
+    /// Let SOURCE connect to DESTINATION, and log each connection as one that would be denied
+    Audit(Pair),
     /// Make an intention, unless the pair has one
     Create(rules::CreateArgs),
     /// List all intentions, the strongest first
@@ -76,6 +78,7 @@ pub(super) async fn run(
     match command {
         IntentionCommand::Allow(pair) => rules::set(client, pair, Action::Allow, style).await,
         IntentionCommand::Deny(pair) => rules::set(client, pair, Action::Deny, style).await,
+        IntentionCommand::Audit(pair) => rules::set(client, pair, Action::Audit, style).await,
         IntentionCommand::Create(args) => rules::create(client, args, style).await,
         IntentionCommand::List => {
             let rules: Vec<Rule> =
@@ -113,7 +116,11 @@ struct Rule {
 
 fn list_report(rules: &[Rule], style: Style) -> Result<Report, CliError> {
     let row = |rule: &Rule| {
-        let tone = if rule.action == "allow" { Tone::Good } else { Tone::Bad };
+        let tone = match rule.action.as_str() {
+            "allow" => Tone::Good,
+            "audit" => Tone::Warn,
+            _ => Tone::Bad,
+        };
         vec![
             Cell::from(&rule.source),
             Cell::from(&rule.destination),
@@ -143,10 +150,10 @@ fn consul_list(rules: &[Rule]) -> String {
 }
 
 fn check_report(verdict: &VerdictJson, style: Style) -> Result<Report, CliError> {
-    let (tone, word, exit) = if verdict.allowed {
-        (Tone::Good, "allowed", Exit::Ok)
-    } else {
-        (Tone::Bad, "denied", Exit::Negative)
+    let (tone, word, exit) = match (verdict.allowed, verdict.audited) {
+        (true, false) => (Tone::Good, "allowed", Exit::Ok),
+        (true, true) => (Tone::Warn, "allowed for now", Exit::Ok),
+        (false, _) => (Tone::Bad, "denied", Exit::Negative),
     };
     let VerdictJson { source, destination, reason, .. } = verdict;
     let text = format!("{} {word}: {source} -> {destination} by {reason}\n", style.mark(tone));
@@ -196,6 +203,7 @@ mod tests {
             source: "web".to_owned(),
             destination: "db".to_owned(),
             allowed: false,
+            audited: false,
             rule: None,
             reason: "intention web -> db deny (precedence 9)".to_owned(),
         };
@@ -204,5 +212,9 @@ mod tests {
         assert_eq!(report.exit, Exit::Negative);
         verdict.allowed = true;
         assert_eq!(check_report(&verdict, STYLE).unwrap().exit, Exit::Ok);
+        verdict.audited = true;
+        let report = check_report(&verdict, STYLE).unwrap();
+        assert!(report.text.contains("allowed for now: web -> db"), "{}", report.text);
+        assert_eq!(report.exit, Exit::Ok);
     }
 }

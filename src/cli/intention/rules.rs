@@ -1,4 +1,4 @@
-//! Writing intentions: `allow`, `deny`, `create` and `delete`.
+//! Writing intentions: `allow`, `deny`, `audit`, `create` and `delete`.
 
 use std::path::PathBuf;
 
@@ -28,6 +28,9 @@ pub(in crate::cli) struct CreateArgs {
     /// Deny the connection
     #[arg(long)]
     deny: bool,
+    /// Allow it, and log each connection as one that would be denied
+    #[arg(long, conflicts_with_all = ["allow", "deny"])]
+    audit: bool,
     /// Replace the intention that the pair has
     #[arg(long)]
     replace: bool,
@@ -47,7 +50,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// `allow` and `deny`: the pair has this rule afterwards, whatever it had before.
+/// `allow`, `deny` and `audit`: the pair has this rule afterwards, whatever it had before.
 pub(super) async fn set(
     client: &Client,
     pair: &Pair,
@@ -140,7 +143,11 @@ fn wishes(args: &CreateArgs) -> Result<Vec<Wish>, CliError> {
     let source = party(source).map_err(|why| refuse(format!("Invalid intention source: {why}")))?;
     let destination =
         party(destination).map_err(|why| refuse(format!("Invalid intention destination: {why}")))?;
-    let action = if args.deny { Action::Deny } else { Action::Allow };
+    let action = match (args.deny, args.audit) {
+        (true, _) => Action::Deny,
+        (_, true) => Action::Audit,
+        _ => Action::Allow,
+    };
     let meta: serde_json::Map<String, Value> =
         args.meta.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     let body = json!({

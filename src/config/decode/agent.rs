@@ -199,11 +199,7 @@ fn ip_address(text: &str) -> Result<IpAddr, &'static str> {
 }
 
 fn action(text: &str) -> Result<Action, &'static str> {
-    match text {
-        "allow" => Ok(Action::Allow),
-        "deny" => Ok(Action::Deny),
-        _ => Err("`default_intention_policy` must be \"allow\" or \"deny\""),
-    }
+    Action::parse(text).ok_or("`default_intention_policy` must be \"allow\", \"deny\" or \"audit\"")
 }
 
 fn acl_policy(text: &str) -> Result<Action, &'static str> {

@@ -89,6 +89,10 @@ async fn rules_are_changed_and_deleted_by_id() {
     let allow = r#"{"SourceName":"web","DestinationName":"database","Action":"allow"}"#;
     assert_eq!(api.put(&target, allow).await.json(), json!({ "ID": id }));
     assert_eq!(api.get(&target).await.json()["Action"], "allow");
+    let audit = r#"{"SourceName":"web","DestinationName":"database","Action":"audit"}"#;
+    assert_eq!(api.put(&target, audit).await.json(), json!({ "ID": id }));
+    let entry = api.get("/v1/config/service-intentions/database").await.json();
+    assert_eq!(entry["Sources"][0]["Action"], "audit", "one table, three views: {entry}");
     let other = r#"{"SourceName":"web","DestinationName":"other","Action":"allow"}"#;
     assert_eq!(api.put(&target, other).await.status, 400);
     assert_eq!(api.send("DELETE", &target, &[], "").await.body, "true");
@@ -104,7 +108,7 @@ async fn the_api_by_name_replaces() {
     let api = Api::start().await;
     let target = "/v1/connect/intentions/exact?source=default/web&destination=db";
     assert_eq!(api.get(target).await.status, 404);
-    for action in ["deny", "allow"] {
+    for action in ["deny", "audit", "allow"] {
         let body = format!(r#"{{"Action":"{action}","Description":"d","SourceType":"consul"}}"#);
         assert_eq!(api.put(target, &body).await.body, "true");
         let rule = api.get(target).await.json();
