@@ -166,6 +166,14 @@ pub fn write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     })
 }
 
+/// Writes once, whatever the socket was last known to be ready for: for who has just made room in it.
+///
+/// # Errors
+/// As `write(2)`; `WouldBlock` when the socket takes nothing now.
+pub fn push(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?)
+}
+
 /// Does `action`, which says what it moved and whether the socket has no more for it. Only an action
 /// that would block makes the runtime forget that a socket is ready, so one that has come to its end
 /// pretends to.

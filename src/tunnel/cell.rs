@@ -1,7 +1,12 @@
 //! What the driver of a lane and the pump of a stream know of one stream, on the lane's thread.
 //!
 //! The driver delivers what arrives straight into the application's socket and keeps only what the
-//! socket does not take (bounded by credit); the pump learns of everything else by the bell.
+//! socket does not take; the pump learns of everything else by the bell.
+//!
+//! An application that stops to read while it has a large window has been granted more than shall be kept
+//! here. The kernel's queue has room for it, which it does not use as long as it is told to queue little
+//! (so that the stall is noticed early). So what was granted is sunk there, all but a last byte: once the
+//! kernel takes that, told again to queue little, the application reads, and not before it is owed credit.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,8 +21,8 @@ use super::stream::{End, OpenRequest, Verdict};
 use super::traffic::Account;
 use crate::net::socket;
 
-/// So much is held for an application before the kernel is asked to queue more than it would.
-const HELD_BYTES: usize = 64 * 1024;
+/// So much is held for an application before it is sunk into the kernel's queue.
+const HELD_BYTES: usize = 48 * 1024;
 
 /// A backlog grows by an eighth, which it may waste, or by so much.
 const LEAST_GROWTH_BYTES: usize = 1024;
@@ -46,10 +51,19 @@ pub(super) struct StreamState {
     /// FIN was passed on to the application.
     pub(super) fin_passed: bool,
     pub(super) app_broken: bool,
-    /// The kernel was told to queue all it can for an application that lags behind.
-    deep: bool,
+    lag: Lag,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
+}
+
+/// How far an application is behind what was granted to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lag {
+    None,
+    /// Its backlog was sunk into the kernel's queue.
+    Sunk,
+    /// So much that the kernel's queue is full.
+    Full,
 }
 
 impl StreamCell {
@@ -68,7 +82,7 @@ impl StreamCell {
                 fin_received: false,
                 fin_passed: false,
                 app_broken: false,
-                deep: false,
+                lag: Lag::None,
                 bytes_sent: 0,
                 bytes_received: 0,
             }),
@@ -158,16 +172,16 @@ impl StreamCell {
             }
         }
         let taken = bytes.len() - rest.len();
-        if !rest.is_empty() {
+        let drained = rest.is_empty();
+        let credit = most.map_or(0, |most| state.window.taken(taken, drained, most));
+        if !drained {
             keep(&mut state.pending, rest);
-            if state.pending.len() > HELD_BYTES && !std::mem::replace(&mut state.deep, true) {
-                // What was granted to a quick reader comes now that it is slow: better there than here.
-                self.app.borrow().as_deref().map(socket::queue_all);
+            if most.is_some() && state.pending.len() > HELD_BYTES && state.lag != Lag::Full {
+                self.app.borrow().as_deref().map(|app| state.sink(app));
             }
             self.bell.ring();
         }
-        let drained = state.pending.is_empty();
-        Ok(most.map_or(0, |most| state.window.taken(taken, drained, most)))
+        Ok(credit)
     }
 
     /// Writes what waits for the application; returns the credit to grant for it, in a window of at most
@@ -183,23 +197,56 @@ impl StreamCell {
                 Ok(taken) => {
                     state.pending.drain(..taken);
                     written.bytes += taken;
-                    written.credit += {
-                        let drained = state.pending.is_empty();
-                        state.window.taken(taken, drained, most)
-                    };
+                    written.credit += state.took(taken, most);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
-        if written.bytes > 0 && state.pending.capacity() > 2 * state.pending.len() {
-            state.pending.shrink_to_fit(); // what the kernel has taken need not stay, and nothing of it when idle
-        }
-        if state.deep && state.pending.is_empty() {
-            state.deep = false;
-            socket::queue_little(app);
+        if written.bytes > 0 {
+            state.release();
         }
         if state.app_broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(written) }
+    }
+}
+
+impl StreamState {
+    /// The application took bytes of its backlog; returns the credit to grant.
+    fn took(&mut self, bytes: usize, most: u32) -> u32 {
+        let drained = self.pending.is_empty();
+        if self.lag != Lag::None && !drained {
+            self.window.withheld(bytes);
+            self.lag = Lag::Sunk; // there is room again
+            return 0;
+        }
+        self.lag = Lag::None;
+        self.window.taken(bytes, drained, most)
+    }
+
+    /// Leaves the backlog to the kernel's queue, all but a byte.
+    fn sink(&mut self, app: &TcpStream) {
+        socket::queue_all(app);
+        self.lag = Lag::Sunk;
+        while self.pending.len() > 1 {
+            let (first, _) = self.pending.as_slices();
+            let most = first.len().min(self.pending.len() - 1);
+            // What went wrong with the connection, the next write of the pump tells, too.
+            let Ok(taken) = socket::push(app, &first[..most]) else {
+                self.lag = Lag::Full;
+                break;
+            };
+            self.pending.drain(..taken);
+            self.window.withheld(taken);
+        }
+        socket::queue_little(app);
+        self.release();
+    }
+
+    /// Gives back what a backlog has no use for any more, and all of it when there is none.
+    fn release(&mut self) {
+        if self.pending.capacity() > 2 * self.pending.len() {
+            self.pending.shrink_to_fit();
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Credit that both sides have when a stream opens, in bytes. Part of the protocol.
 pub const INITIAL_WINDOW: u32 = 64 * 1024;
-/// Largest window a receiver grants. An application that stops to read when it has so much leaves most of
-/// it to the kernel's queue, see `StreamCell`.
+/// Largest window a receiver grants. An application that stops to read when it has so much leaves all but
+/// the first window to the kernel's queue, see `StreamCell`.
 pub const MAX_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Largest window of a stream that has light ones beside it on its lane.
@@ -115,6 +115,12 @@ impl ReceiveWindow {
         let bytes = u32::try_from(bytes).map_err(|_| Overflow)?;
         self.open = self.open.checked_sub(bytes).ok_or(Overflow)?;
         Ok(())
+    }
+
+    /// The kernel took `bytes` for an application that does not read: they are granted again when it does.
+    pub fn withheld(&mut self, bytes: usize) {
+        self.owed = self.owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.proven = 0;
     }
 
     /// The application took `bytes`; `drained` says that nothing waits for it now. The window grows to

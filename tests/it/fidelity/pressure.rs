@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::rig::{Rig, SIDES, Wire, fill, hash_of_noise, hash_until_end};
+use super::rig::{Rig, SIDES, Wire, fill, hash_of_noise, hash_until_end, send_noise};
 use crate::plane::soon;
 
 on_both_wires!(a_stalled_reader_stops_its_sender_and_loses_nothing, stalled_readers_harm_no_neighbour);
@@ -13,13 +13,21 @@ on_both_wires!(a_stalled_reader_stops_its_sender_and_loses_nothing, stalled_read
 /// Kernel buffers of the six sockets on the way, and windows; far below what an application sends
 /// that nobody stops.
 const MOST_IN_FLIGHT: u64 = 48 * 1024 * 1024;
+/// What a reader takes that earns it a large window.
+const EARNED: usize = 8 * 1024 * 1024;
 
 async fn a_stalled_reader_stops_its_sender_and_loses_nothing(wire: Wire) {
     let rig = Rig::new(wire).await;
-    for sender in SIDES {
+    for (sender, before) in SIDES.into_iter().flat_map(|side| [(side, 0), (side, EARNED)]) {
         let (mut sends, mut stalls) = rig.connected_from(sender).await;
+        let mut read = vec![0; before];
+        let (_, read) = tokio::join!(
+            send_noise(&mut sends, 7, before as u64),
+            soon("what is read before the stall", stalls.read_exact(&mut read))
+        );
+        read.unwrap();
         let sent = fill(&mut sends, 13).await;
-        println!("{wire:?}: {sender:?} was stopped after {} KiB", sent / 1024);
+        println!("{wire:?}: {sender:?} was stopped after {} KiB, {before} before", sent / 1024);
         assert!(sent < MOST_IN_FLIGHT, "the sender was stopped only after {sent} bytes");
         sends.shutdown().await.unwrap();
         assert_eq!(hash_until_end(&mut stalls).await, (sent, hash_of_noise(13, sent)));
