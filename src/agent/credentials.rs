@@ -92,16 +92,29 @@ impl Credentials {
         }
     }
 
-    /// Until the certificate is to be renewed.
+    /// Until the certificate is to be renewed, or a while after another root has begun to sign.
     async fn wait(&self, schedule: &Schedule) {
+        let mut identities = self.keeper.watch();
+        let mut reissue: Option<Instant> = None;
         loop {
-            let due = schedule.due_in(Instant::now(), SystemTime::now());
+            let is_current =
+                identities.borrow_and_update().as_ref().is_none_or(|identity| identity.is_current());
+            let now = Instant::now();
+            reissue = match (is_current, reissue) {
+                (true, _) => None,
+                (false, None) => Some(now + schedule.reissue_in(Rng::new().fraction())),
+                (false, set) => set,
+            };
+            let due = schedule.due_in(now, SystemTime::now());
+            let due = reissue.map_or(due, |at| due.min(at.saturating_duration_since(now)));
             if due.is_zero() {
                 return;
             }
             tokio::select! {
                 () = sleep(due.min(MAX_SLEEP)) => {}
                 () = self.keeper.renew_now.notified() => return,
+                // The keeper lives as long as this, and so does its end.
+                Ok(()) = identities.changed() => {}
             }
         }
     }

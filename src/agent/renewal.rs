@@ -13,6 +13,12 @@ const RENEW_AT: f64 = 0.5;
 const JITTER: f64 = 0.1;
 /// Least part of the lifetime between two renewals that only the wall clock asks for.
 const WALL_FLOOR: f64 = 0.25;
+/// Part of the lifetime over which all sidecars spread their renewals when another root signs, and its
+/// bounds. Never at once, not even the first: a server that still signs with the old root must not be
+/// asked without a pause.
+const REISSUE_WITHIN: f64 = 0.05;
+const REISSUE_LEAST: Duration = Duration::from_secs(1);
+const REISSUE_MOST: Duration = Duration::from_secs(600);
 /// First and longest pause after a failed renewal.
 const RETRY_LEAST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(60);
@@ -48,6 +54,12 @@ impl Schedule {
         let floor = self.arrived + self.valid_for.mul_f64(WALL_FLOOR);
         let at = if late { planned.min(floor) } else { planned };
         at.saturating_duration_since(now)
+    }
+
+    /// How long to wait with a renewal that another root asks for; `fraction` is uniform in 0..1.
+    pub(super) fn reissue_in(&self, fraction: f64) -> Duration {
+        let within = self.valid_for.mul_f64(REISSUE_WITHIN).clamp(REISSUE_LEAST, REISSUE_MOST);
+        within.mul_f64(0.2 + 0.8 * fraction)
     }
 
     /// Whether it has expired by the clock that cannot jump.

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
+use super::authority::Authority;
 use super::issue::{self, Intermediate, Names};
-use super::root::Authority;
 use super::{CaError, pem};
 use crate::model::{ServiceName, SpiffeId};
 

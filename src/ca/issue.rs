@@ -15,7 +15,7 @@ use rcgen::{
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use super::root::Root;
+use super::root::{Keys, Root, Signer};
 use super::{CaError, Leaf};
 use crate::model::{SpiffeId, TrustDomain, hex};
 
@@ -25,22 +25,23 @@ const MAX_REQUEST_BYTES: usize = 4096;
 const BACKDATE: Duration = Duration::from_secs(60);
 /// Shortest lifetime of a new intermediate.
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Keys that a leaf may have.
-const ALLOWED_KEYS: [&rcgen::SignatureAlgorithm; 3] =
+/// Keys that a certificate may have.
+pub(super) const ALLOWED_KEYS: [&rcgen::SignatureAlgorithm; 3] =
     [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
 
 /// An issuing certificate with its key, which never leaves the memory of this process.
 pub(super) struct Intermediate {
     issuer: Issuer<'static, KeyPair>,
     certificate: Vec<u8>,
-    /// The root that signed it.
-    root: Vec<u8>,
+    /// The root's key as an older root has signed it, for peers that know no other.
+    cross: Option<Vec<u8>>,
     not_after: SystemTime,
     root_not_after: SystemTime,
 }
 
 impl Intermediate {
-    /// A new key and a certificate for it that may sign leaves only (path length 0).
+    /// A new key and a certificate for it that may sign leaves only (path length 0). Below the root of
+    /// an external authority it is the intermediate which that one has signed.
     ///
     /// It lives at least [`INTERMEDIATE_LIFETIME`] and twice `leaf_ttl`, but never longer than `root`.
     pub(super) fn new(
@@ -49,6 +50,10 @@ impl Intermediate {
         leaf_ttl: Duration,
         now: SystemTime,
     ) -> Result<Self, CaError> {
+        let signer = match root.keys() {
+            Keys::Own(signer) => signer,
+            Keys::External(signer) => return Self::given(signer, root),
+        };
         let wanted = INTERMEDIATE_LIFETIME.max(leaf_ttl.saturating_mul(2));
         let validity = Validity::new(now, wanted, root.not_after())?;
         let mut params = params(&validity)?;
@@ -57,14 +62,32 @@ impl Intermediate {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = authority_usages();
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, root.issuer())?;
+        let certificate = params.signed_by(&key, &signer.issuer)?;
         Ok(Self {
             certificate: certificate.der().to_vec(),
             issuer: Issuer::new(params, key),
-            root: root.certificate().to_vec(),
+            cross: None,
             not_after: validity.not_after,
             root_not_after: root.not_after(),
         })
+    }
+
+    fn given(signer: &Signer, root: &Root) -> Result<Self, CaError> {
+        let pair = KeyPair::try_from(signer.key.as_slice())?;
+        let not_after = signer.not_after.min(root.not_after());
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_der(&signer.certificate.as_slice().into(), pair)?,
+            certificate: signer.certificate.clone(),
+            cross: None,
+            not_after,
+            // A later one has to come from outside: there is nothing that could be made here.
+            root_not_after: not_after,
+        })
+    }
+
+    /// Sends a cross-signed certificate of the root along with every leaf.
+    pub(super) fn with_cross(self, cross: Option<Vec<u8>>) -> Self {
+        Self { cross, ..self }
     }
 
     /// Whether a leaf of `ttl` signed now would be cut short although a new intermediate could help.
@@ -73,9 +96,9 @@ impl Intermediate {
         self.not_after < wanted && self.not_after < self.root_not_after
     }
 
-    /// The certificate of the root above, DER.
-    pub(super) fn root(&self) -> &[u8] {
-        &self.root
+    /// What follows a leaf in its chain.
+    fn above(&self) -> impl Iterator<Item = Vec<u8>> {
+        std::iter::once(&self.certificate).chain(&self.cross).cloned()
     }
 }
 
@@ -150,7 +173,7 @@ pub(super) fn leaf(
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = params.signed_by(key, &intermediate.issuer)?;
     Ok(Leaf {
-        chain: vec![certificate.der().to_vec(), intermediate.certificate.clone()],
+        chain: std::iter::once(certificate.der().to_vec()).chain(intermediate.above()).collect(),
         id: id.clone(),
         serial: hex::encode(&serial),
         not_before: validity.not_before,

@@ -2,19 +2,28 @@
 //!
 //! `control`, `api` and `app` call it. A root (10 years) is kept in the store; each server makes an
 //! intermediate of its own whose key stays in memory and which signs leaves; a one-time token turns
-//! into a first leaf. Invariants: a certificate's fields come from here and never from a request; a
+//! into a first leaf. One root follows another in the steps of [`rotation`]; `life` has what people may
+//! do about that. Invariants: a certificate's fields come from here and never from a request; a
 //! token's use is durable before its leaf is signed; nothing returns a key of an authority.
 
+mod authority;
+mod cross;
 mod dev;
+mod document;
+mod driver;
+mod info;
 mod issue;
+mod life;
+pub mod limits;
 mod pem;
 mod root;
+pub mod rotation;
+pub mod seal;
 mod state;
 #[cfg(test)]
 mod tests;
 mod token;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -23,12 +32,18 @@ use arc_swap::ArcSwap;
 use rcgen::KeyPair;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use dev::{DEV_DIRECTORY, write_dev};
+pub use info::{Event, Leaf, RootInfo, ServerMaterial, ServiceMaterial, TokenInfo};
+pub use life::{Overview, RotationInfo};
 pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 
+use self::driver::{Count, Driver};
 use self::issue::{Names, Request};
+use self::rotation::Census;
+use self::seal::{Keyring, SealError};
 use self::state::{Follower, State};
 use self::token::Tokens;
 use crate::model::{Bundle, ServiceName, SpiffeId, Token, TrustDomain};
@@ -39,7 +54,23 @@ pub struct Settings {
     pub datacenter: String,
     /// Names this server in its own certificate.
     pub server_id: String,
+    /// Unless it was set over Consul's API.
     pub leaf_ttl: Duration,
+}
+
+/// How the authority's keys are kept, and how careful its rotation is.
+#[derive(Debug, Clone)]
+pub struct Custody {
+    /// Seals the keys in the store.
+    pub keyring: Keyring,
+    /// How long after the start sidecars may take to be back.
+    pub settle: Duration,
+}
+
+impl Default for Custody {
+    fn default() -> Self {
+        Self { keyring: Keyring::default(), settle: limits::SETTLE }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +81,12 @@ pub enum CaError {
     Request(String),
     #[error("signing failed: {0}")]
     Signing(String),
+    #[error("{0}")]
+    Seal(#[from] SealError),
+    #[error("the certificate cannot become a root of this mesh: {0}")]
+    Import(String),
+    #[error("the root cannot be rotated now: {0}")]
+    Rotating(String),
     #[error("`{name}` cannot be part of an identity: {source}")]
     Name { name: String, source: crate::model::spiffe::SpiffeError },
     #[error("the token is unknown, used up or expired; create one with `weft token create`")]
@@ -72,83 +109,6 @@ impl From<rcgen::Error> for CaError {
     }
 }
 
-/// A signed leaf.
-#[derive(Debug, Clone)]
-pub struct Leaf {
-    /// DER, leaf first, then the intermediate.
-    pub chain: Vec<Vec<u8>>,
-    pub id: SpiffeId,
-    /// Lower-case hex.
-    pub serial: String,
-    pub not_before: SystemTime,
-    pub not_after: SystemTime,
-}
-
-/// The server's own certificate and key, for the gRPC port.
-pub struct ServerMaterial {
-    /// DER: leaf, intermediate and root. The root is sent along so that a sidecar that has nothing but
-    /// a token can find the key that the token pins.
-    pub chain: Vec<Vec<u8>>,
-    /// PKCS#8, DER.
-    pub key: Zeroizing<Vec<u8>>,
-    pub not_after: SystemTime,
-}
-
-impl fmt::Debug for ServerMaterial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerMaterial").field("not_after", &self.not_after).finish_non_exhaustive()
-    }
-}
-
-/// A leaf together with its key, for an application that speaks Connect itself.
-pub struct ServiceMaterial {
-    pub leaf: Leaf,
-    /// Certificates, leaf first, as PEM.
-    pub chain_pem: String,
-    /// SEC 1, as PEM, which is what Consul hands out.
-    pub key_pem: Zeroizing<String>,
-}
-
-/// A public view of a token.
-#[derive(Debug, Clone)]
-pub struct TokenInfo {
-    pub id: String,
-    pub services: Vec<ServiceName>,
-    pub uses_left: u32,
-    pub expires: SystemTime,
-}
-
-/// A public view of a root certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootInfo {
-    /// SHA-1 of the certificate in hex with colons, which is how Consul names roots.
-    pub id: String,
-    /// The subject's common name.
-    pub name: String,
-    /// Lower-case hex.
-    pub serial: String,
-    /// Subject key identifier in hex with colons.
-    pub key_id: String,
-    pub not_before: SystemTime,
-    pub not_after: SystemTime,
-    pub pem: String,
-    /// Whether this root signs; the others are only trusted.
-    pub active: bool,
-}
-
-/// What a listener hears of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// A leaf was asked for by a service, and whether it was signed.
-    Leaf {
-        granted: bool,
-    },
-    TokenCreated,
-    TokenUsed,
-    TokenRefused,
-    TokenRevoked,
-}
-
 type Tell = Box<dyn Fn(Event) + Send + Sync>;
 
 /// Cheap to clone.
@@ -158,19 +118,22 @@ pub struct Ca(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     settings: Settings,
+    ring: Keyring,
     domain: TrustDomain,
     state: Arc<ArcSwap<State>>,
     /// Held while the intermediate is made anew.
     renewing: Mutex<()>,
     bundle: watch::Receiver<Arc<Bundle>>,
+    version: watch::Receiver<u64>,
     tokens: Tokens,
     listener: OnceLock<Tell>,
-    follower: AbortHandle,
+    count: Arc<OnceLock<Count>>,
+    tasks: [AbortHandle; 2],
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.follower.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -182,28 +145,58 @@ impl Ca {
     /// # Errors
     /// When the store fails or holds a damaged authority.
     pub async fn open(store: Arc<dyn Store>, settings: Settings) -> Result<Self, CaError> {
-        let (authority, revision) = root::load_or_create(&*store, SystemTime::now()).await?;
+        Self::open_in(store, settings, Custody::default()).await
+    }
+
+    /// As [`Self::open`]. Keys that lie in the store otherwise than `custody` says are written anew.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the keys in the store cannot be opened.
+    pub async fn open_in(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        custody: Custody,
+    ) -> Result<Self, CaError> {
+        let ring = custody.keyring;
+        let now = SystemTime::now();
+        let (authority, revision) =
+            document::load_or_create(&*store, &ring, settings.leaf_ttl, now).await?;
         let domain = authority.domain.clone();
-        let (sender, bundle) = watch::channel(Arc::new(authority.bundle()));
-        let first = State::new(Arc::new(authority), &settings, SystemTime::now())?;
+        let (bundle_sink, bundle) = watch::channel(Arc::new(authority.bundle()));
+        let (version_sink, version) = watch::channel(authority.version);
+        let first = State::new(Arc::new(authority), &settings, now)?;
         let state = Arc::new(ArcSwap::from_pointee(first));
+        let count = Arc::<OnceLock<Count>>::default();
         let follower = Follower {
             store: Arc::clone(&store),
             state: Arc::clone(&state),
             settings: settings.clone(),
-            bundle: sender,
+            ring: ring.clone(),
+            bundle: bundle_sink,
+            version: version_sink,
         };
-        let follower = tokio::spawn(follower.run(revision));
+        let driver = Driver {
+            store: Arc::clone(&store),
+            state: Arc::clone(&state),
+            ring: ring.clone(),
+            version: version.clone(),
+            count: Arc::clone(&count),
+            settled: Instant::now() + custody.settle,
+        };
+        let tasks = [tokio::spawn(follower.run(revision)), tokio::spawn(driver.run())];
         Ok(Self(Arc::new(Inner {
             store,
             settings,
+            ring,
             domain,
             state,
             renewing: Mutex::new(()),
             bundle,
+            version,
             tokens: Tokens::new(),
             listener: OnceLock::new(),
-            follower: follower.abort_handle(),
+            count,
+            tasks: tasks.map(|task| task.abort_handle()),
         })))
     }
 
@@ -217,6 +210,15 @@ impl Ca {
     pub fn on_event(&self, tell: impl Fn(Event) + Send + Sync + 'static) {
         if self.0.listener.set(Box::new(tell)).is_err() {
             tracing::error!("somebody listens to the certificate authority already");
+        }
+    }
+
+    /// How the sidecars connected to this server are counted; a rotation waits for them. `count` gets
+    /// the version of a bundle and the key id of a root. There is one such counter; of several the first
+    /// stays.
+    pub fn count_sidecars(&self, count: impl Fn(u64, &str) -> Census + Send + Sync + 'static) {
+        if self.0.count.set(Box::new(count)).is_err() {
+            tracing::error!("somebody counts the sidecars already");
         }
     }
 
@@ -244,7 +246,8 @@ impl Ca {
         self.0.state.load().authority.infos()
     }
 
-    /// What tokens pin: lower-case hex of the SHA-256 of the active root's `SubjectPublicKeyInfo`.
+    /// What tokens pin: lower-case hex of the SHA-256 of the `SubjectPublicKeyInfo` of the active root,
+    /// or of the intermediate below it when the root is that of an external authority.
     #[must_use]
     pub fn root_pin(&self) -> String {
         self.0.state.load().authority.active().pin().to_owned()
@@ -280,7 +283,7 @@ impl Ca {
         let now = SystemTime::now();
         let state = self.state(now)?;
         let mut pair = KeyPair::generate()?;
-        let ttl = self.0.settings.leaf_ttl;
+        let ttl = state.leaf_ttl;
         let leaf = issue::leaf(&state.intermediate, &id, &pair, Names::IdentityOnly, ttl, now);
         let key = Zeroizing::new(pair.serialize_der());
         pair.zeroize();
@@ -296,17 +299,22 @@ impl Ca {
     /// # Errors
     /// When the server's id cannot be part of an identity, or signing fails.
     pub fn server_material(&self) -> Result<ServerMaterial, CaError> {
-        let Settings { datacenter, server_id, leaf_ttl } = &self.0.settings;
+        let Settings { datacenter, server_id, .. } = &self.0.settings;
         let id = SpiffeId::for_server(self.trust_domain(), datacenter, server_id)
             .map_err(|source| CaError::Name { name: server_id.clone(), source })?;
         let now = SystemTime::now();
         let state = self.state(now)?;
         let mut pair = KeyPair::generate()?;
-        let leaf = issue::leaf(&state.intermediate, &id, &pair, Names::Loopback, *leaf_ttl, now)?;
+        let (ttl, names) = (state.leaf_ttl, Names::Loopback);
+        let leaf = issue::leaf(&state.intermediate, &id, &pair, names, ttl, now)?;
         let key = Zeroizing::new(pair.serialize_der());
         pair.zeroize();
         let mut chain = leaf.chain;
-        chain.push(state.intermediate.root().to_vec());
+        let (active, oldest) = (state.authority.active(), &state.authority.oldest().root);
+        chain.push(active.certificate().to_vec());
+        if !Arc::ptr_eq(active, oldest) {
+            chain.push(oldest.certificate().to_vec());
+        }
         Ok(ServerMaterial { chain, key, not_after: leaf.not_after })
     }
 
@@ -324,7 +332,7 @@ impl Ca {
         for service in &services {
             self.service_id(service)?; // better now than when it is used
         }
-        let (store, pin) = (&*self.0.store, self.root_pin());
+        let (store, pin) = (&*self.0.store, self.pin_for(ttl));
         let token = self.0.tokens.create(store, services, (ttl, uses), &pin, SystemTime::now()).await?;
         tracing::info!(token = token.id(), uses, "enrolment token created");
         self.tell(Event::TokenCreated);
@@ -389,15 +397,15 @@ impl Ca {
             return Err(CaError::Signing(format!("{id} is not of this trust domain")));
         }
         let now = SystemTime::now();
-        let ttl = self.0.settings.leaf_ttl;
         let state = self.state(now)?;
-        issue::leaf(&state.intermediate, id, request.key(), Names::IdentityOnly, ttl, now)
+        let (names, ttl) = (Names::IdentityOnly, state.leaf_ttl);
+        issue::leaf(&state.intermediate, id, request.key(), names, ttl, now)
     }
 
     /// The state to sign with, after making a new intermediate if the old one is too short.
     fn state(&self, now: SystemTime) -> Result<Arc<State>, CaError> {
         let inner = &*self.0;
-        let too_short = |state: &State| state.intermediate.is_too_short(inner.settings.leaf_ttl, now);
+        let too_short = |state: &State| state.intermediate.is_too_short(state.leaf_ttl, now);
         let state = inner.state.load_full();
         if !too_short(&state) {
             return Ok(state);

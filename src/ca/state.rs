@@ -1,16 +1,19 @@
 //! What this server signs with, kept in step with the roots in the store.
 //!
 //! [`super::Ca`] reads it and renews the intermediate; [`Follower`] replaces it when any server changes
-//! the roots. What is not usable is never taken over.
+//! the roots. What is not usable is never taken over. The intermediate is made anew only when the
+//! root that signs has changed, or who vouches for it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::authority::Authority;
+use super::document::{self, KEY};
 use super::issue::Intermediate;
-use super::root::{self, Authority};
+use super::seal::Keyring;
 use super::{CaError, Settings};
 use crate::model::Bundle;
 use crate::store::{Entry, Revision, Store, StoreError};
@@ -18,7 +21,9 @@ use crate::store::{Entry, Revision, Store, StoreError};
 /// What signing needs at one moment.
 pub(super) struct State {
     pub(super) authority: Arc<Authority>,
-    pub(super) intermediate: Intermediate,
+    pub(super) intermediate: Arc<Intermediate>,
+    /// Life of the leaves signed.
+    pub(super) leaf_ttl: Duration,
 }
 
 impl State {
@@ -27,9 +32,29 @@ impl State {
         settings: &Settings,
         now: SystemTime,
     ) -> Result<Self, CaError> {
+        let leaf_ttl = authority.leaf_ttl.unwrap_or(settings.leaf_ttl);
         let root = authority.active();
-        let intermediate = Intermediate::new(root, &authority.domain, settings.leaf_ttl, now)?;
-        Ok(Self { authority, intermediate })
+        let intermediate = Intermediate::new(root, &authority.domain, leaf_ttl, now)?;
+        let cross = authority.cross().map(|der| der.to_vec());
+        let intermediate = Arc::new(intermediate.with_cross(cross));
+        Ok(Self { authority, intermediate, leaf_ttl })
+    }
+
+    /// The state after a change of the authority.
+    fn after(
+        &self,
+        authority: Arc<Authority>,
+        settings: &Settings,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let same = authority.active().id() == self.authority.active().id()
+            && authority.active().pin() == self.authority.active().pin()
+            && authority.cross() == self.authority.cross();
+        if !same {
+            return Self::new(authority, settings, now);
+        }
+        let leaf_ttl = authority.leaf_ttl.unwrap_or(settings.leaf_ttl);
+        Ok(Self { authority, intermediate: Arc::clone(&self.intermediate), leaf_ttl })
     }
 }
 
@@ -38,7 +63,10 @@ pub(super) struct Follower {
     pub(super) store: Arc<dyn Store>,
     pub(super) state: Arc<ArcSwap<State>>,
     pub(super) settings: Settings,
+    pub(super) ring: Keyring,
     pub(super) bundle: watch::Sender<Arc<Bundle>>,
+    /// Version of the authority.
+    pub(super) version: watch::Sender<u64>,
 }
 
 impl Follower {
@@ -57,7 +85,7 @@ impl Follower {
 
     /// Takes over every change after `revision`; returns what ended that.
     async fn watch(&self, revision: Revision) -> StoreError {
-        let mut commits = match self.store.watch(root::KEY, revision).await {
+        let mut commits = match self.store.watch(KEY, revision).await {
             Ok(commits) => commits,
             Err(error) => return error,
         };
@@ -67,7 +95,7 @@ impl Follower {
                 Err(error) => return error,
             };
             for (key, entry) in commit.changes {
-                if key == root::KEY {
+                if key == KEY {
                     self.consider(entry.as_ref());
                 }
             }
@@ -76,8 +104,8 @@ impl Follower {
 
     /// Takes over what is there now, when the changes that led to it are lost.
     async fn reload(&self) -> Result<Revision, StoreError> {
-        let image = self.store.load(root::KEY).await?;
-        self.consider(image.entries.iter().find(|entry| entry.key == root::KEY));
+        let image = self.store.load(KEY).await?;
+        self.consider(image.entries.iter().find(|entry| entry.key == KEY));
         Ok(image.revision)
     }
 
@@ -92,7 +120,7 @@ impl Follower {
     }
 
     fn adopt(&self, value: &[u8]) -> Result<(), CaError> {
-        let authority = Arc::new(Authority::decode(value)?);
+        let authority = Arc::new(document::decode(value, &self.ring)?);
         let current = self.state.load();
         if authority.domain != current.authority.domain {
             return Err(CaError::Signing(format!("the trust domain became {}", authority.domain)));
@@ -100,9 +128,17 @@ impl Follower {
         if authority.version <= current.authority.version {
             return Ok(());
         }
-        let news = Arc::new(authority.bundle());
-        self.state.store(Arc::new(State::new(authority, &self.settings, SystemTime::now())?));
-        self.bundle.send_replace(news);
+        let (news, version) = (authority.bundle(), authority.version);
+        let next = current.after(authority, &self.settings, SystemTime::now())?;
+        self.state.store(Arc::new(next));
+        self.bundle.send_if_modified(|bundle| {
+            let is_new = news.version > bundle.version;
+            if is_new {
+                *bundle = Arc::new(news);
+            }
+            is_new
+        });
+        self.version.send_replace(version);
         Ok(())
     }
 }

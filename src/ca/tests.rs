@@ -8,7 +8,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::timeout;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::root::Authority;
+use super::authority::Authority;
+use super::document::KEY;
 use super::*;
 use crate::store::{Image, MemoryStore, Op, Outcome, RedbStore, Revision, StoreFuture, Txn, Watch};
 use crate::tls::testing::handshake;
@@ -175,9 +176,9 @@ async fn a_root_added_by_another_server_enters_the_bundle() {
     let ca = open(&store).await;
     let mut bundle = ca.bundle();
     assert_eq!((bundle.borrow_and_update().version, ca.roots().len()), (1, 1));
-    let (authority, _) = root::load_or_create(&*store, SystemTime::now()).await.unwrap();
-    let prepared = authority.with_prepared_root(SystemTime::now());
-    put(&store, root::KEY, prepared.to_stored()).await;
+    let authority = stored(&store).await;
+    let prepared = with_prepared_root(&authority);
+    put(&store, KEY, encoded(&prepared)).await;
     timeout(DEADLINE, bundle.changed()).await.unwrap().unwrap();
     let news = bundle.borrow_and_update().clone();
     assert_eq!((news.version, news.roots.len()), (2, 2));
@@ -185,31 +186,50 @@ async fn a_root_added_by_another_server_enters_the_bundle() {
     assert_eq!(roots.iter().map(|root| root.active).collect::<Vec<_>>(), [true, false]);
     assert_eq!(pem_to_der(&roots[1].pem), news.roots[1].as_ref());
     // Damage and foreign roots change nothing; the next good version counts again.
-    let soon = SystemTime::now();
-    let foreign = Authority::create(soon).unwrap().with_prepared_root(soon).with_prepared_root(soon);
-    put(&store, root::KEY, "{}".into()).await;
-    put(&store, root::KEY, foreign.to_stored()).await;
-    put(&store, root::KEY, prepared.with_prepared_root(soon).to_stored()).await;
+    let foreign = Authority { version: 9, ..Authority::create(SystemTime::now()).unwrap() };
+    put(&store, KEY, "{}".into()).await;
+    put(&store, KEY, encoded(&foreign)).await;
+    let active = prepared.activate(SystemTime::now()).unwrap().unwrap();
+    put(&store, KEY, encoded(&active)).await;
     timeout(DEADLINE, bundle.changed()).await.unwrap().unwrap();
     let news = bundle.borrow_and_update().clone();
-    assert_eq!((&news.trust_domain, news.version, news.roots.len()), (ca.trust_domain(), 3, 3));
-    assert_eq!(ca.roots()[..2], roots);
+    assert_eq!((&news.trust_domain, news.version, news.roots.len()), (ca.trust_domain(), 3, 2));
+    let ids = |roots: &[RootInfo]| roots.iter().map(|root| root.id.clone()).collect::<Vec<_>>();
+    let swapped: Vec<_> = ids(&roots).into_iter().rev().collect();
+    assert_eq!(ids(&ca.roots()), swapped, "the root that signs comes first");
 }
 
 #[tokio::test]
 async fn a_change_missed_while_the_log_was_cut_is_found_again() {
     let store = Arc::<UnreliableStore>::default();
-    let (authority, _) = root::load_or_create(&*store, SystemTime::now()).await.unwrap();
+    let ttl = settings().leaf_ttl;
+    let (ring, now) = (Keyring::default(), SystemTime::now());
+    let (authority, _) = document::load_or_create(&*store, &ring, ttl, now).await.unwrap();
     store.compacted.store(true, Ordering::Relaxed);
     let ca = open(&store).await;
     let mut bundle = ca.bundle();
     // The follower has not run yet; when it does, only the reload can show it this.
-    let prepared = authority.with_prepared_root(SystemTime::now()).to_stored();
-    let ops = vec![Op::Put { key: root::KEY.to_owned(), value: prepared }];
+    let prepared = encoded(&with_prepared_root(&authority));
+    let ops = vec![Op::Put { key: KEY.to_owned(), value: prepared }];
     store.inner.commit(Txn { conditions: Vec::new(), ops }).await.unwrap();
     timeout(DEADLINE, bundle.changed()).await.unwrap().unwrap();
     assert_eq!(bundle.borrow_and_update().version, 2);
     assert!(!store.compacted.load(Ordering::Relaxed));
+}
+
+fn with_prepared_root(authority: &Authority) -> Authority {
+    let now = SystemTime::now();
+    let root = root::Root::create(&authority.domain, now).unwrap();
+    authority.prepare(Arc::new(root), Duration::from_secs(3600), now).unwrap()
+}
+
+fn encoded(authority: &Authority) -> bytes::Bytes {
+    document::encode(authority, &Keyring::default()).unwrap()
+}
+
+async fn stored(store: &UnreliableStore) -> Authority {
+    let entries = store.load(KEY).await.unwrap().entries;
+    document::decode(&entries[0].value, &Keyring::default()).unwrap()
 }
 
 async fn put(store: &UnreliableStore, key: &str, value: bytes::Bytes) {
@@ -225,10 +245,10 @@ fn pem_to_der(text: &str) -> Vec<u8> {
 async fn damaged_roots_are_an_error_that_names_the_key() {
     for value in ["", "{}", r#"{"trust_domain":"a","version":1,"roots":[]}"#] {
         let store = Arc::<UnreliableStore>::default();
-        put(&store, root::KEY, value.into()).await;
+        put(&store, KEY, value.into()).await;
         let error = Ca::open(store, settings()).await.err().expect("damage was accepted");
         assert!(
-            matches!(&error, CaError::Store(StoreError::Damaged { key, .. }) if key == root::KEY),
+            matches!(&error, CaError::Store(StoreError::Damaged { key, .. }) if key == KEY),
             "{error}"
         );
     }

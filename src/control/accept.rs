@@ -148,5 +148,5 @@ fn proven(chain: &[CertificateDer<'_>]) -> Result<Proven, HandshakeError> {
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| HandshakeError::Validity)?;
     let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
     let not_after: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
-    Ok(Proven { id, not_after })
+    Ok(Proven { id, not_after, root_key_id: tls::root_key_id(chain) })
 }

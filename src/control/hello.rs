@@ -71,6 +71,7 @@ impl Greeting {
             instances: claimed(subject, &registrations)?,
             process: hello.process,
             bundle: hello.bundle_version,
+            root_key_id: proven.root_key_id.clone(),
             status,
         };
         let greeting = Self {

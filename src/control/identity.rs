@@ -124,6 +124,9 @@ fn refusal(error: &CaError) -> Status {
         CaError::Store(_) => Status::unavailable(message),
         CaError::Name { .. } => Status::invalid_argument(format!("service: {message}")),
         CaError::Signing(_)
+        | CaError::Seal(_)
+        | CaError::Import(_)
+        | CaError::Rotating(_)
         | CaError::TokenLimit(_)
         | CaError::File { .. }
         | CaError::Exists(_)

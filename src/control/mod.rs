@@ -108,6 +108,8 @@ impl Server {
         let material = Material::make(&ca)?;
         let (stop, stopped) = watch::channel(false);
         let (edges, sessions) = (Edges::default(), Sessions::new(catalog.clone()));
+        let counted = sessions.clone();
+        ca.count_sidecars(move |bundle, root| counted.census(bundle, root, SystemTime::now()));
         let health = HealthReporter::new();
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);

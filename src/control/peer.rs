@@ -21,6 +21,8 @@ pub(super) struct Proven {
     pub id: SpiffeId,
     /// From then on the connection proves nothing any more.
     pub not_after: SystemTime,
+    /// Key id of the root that its issuer is from, in hex with colons.
+    pub root_key_id: String,
 }
 
 impl Peer {
@@ -75,6 +77,7 @@ mod tests {
         let certificate = id.map(|id| Proven {
             id: SpiffeId::parse(id).unwrap(),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
+            root_key_id: String::new(),
         });
         Peer { address: "10.1.2.3:4".parse().unwrap(), certificate }
     }

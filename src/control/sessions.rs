@@ -1,7 +1,7 @@
 //! The Sync streams that are alive: which sidecar holds which instance, and how it does.
 //!
 //! Written by `sync`, read by `mesh` (whose report is this?), by the API through the catalog's board
-//! of sidecars, and by root rotation (`oldest_bundle`). An instance has at most one stream. A later
+//! of sidecars, and by root rotation (`census`). An instance has at most one stream. A later
 //! stream of the same process takes over; another process is refused while the first is heard of.
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::limits::BOARD_KEEP;
+use crate::ca::rotation::Census;
 use crate::catalog::Catalog;
 use crate::catalog::proxies::ProxyStatus;
 use crate::model::{EndpointId, ServiceName};
@@ -37,6 +38,7 @@ struct Session {
     process: Vec<u8>,
     heard: Instant,
     bundle: u64,
+    root_key_id: String,
     status: ProxyStatus,
     /// Dropped to tell the stream that another one took over.
     _replaced: oneshot::Sender<()>,
@@ -54,6 +56,8 @@ pub(super) struct Bid {
     /// Names the sidecar's process; empty when it has no name.
     pub process: Vec<u8>,
     pub bundle: u64,
+    /// Of the root above its certificate.
+    pub root_key_id: String,
     pub status: ProxyStatus,
 }
 
@@ -75,10 +79,20 @@ impl Sessions {
         self.lock().streams.len()
     }
 
-    /// The oldest trust bundle that a connected sidecar still works with; `None` without sidecars.
+    /// Counts the sidecars for a rotation of the root: who has a bundle of this version, and whose leaf
+    /// is below the root with this key id.
     #[must_use]
-    pub fn oldest_bundle(&self) -> Option<u64> {
-        self.lock().streams.values().map(|session| session.bundle).min()
+    pub fn census(&self, bundle: u64, root_key_id: &str, now: SystemTime) -> Census {
+        let mut census = Census::default();
+        for session in self.lock().streams.values() {
+            census.connected += 1;
+            census.behind += usize::from(session.bundle < bundle);
+            census.old_leaf += usize::from(session.root_key_id != root_key_id);
+        }
+        let is_away =
+            |proxy: &ProxyStatus| !proxy.connected && proxy.leaf_not_after.is_some_and(|end| end > now);
+        census.away = self.catalog.proxies().iter().filter(|proxy| is_away(proxy)).count();
+        census
     }
 
     /// Takes hold of instances. Whoever held them and was silent for `patience`, or is the same
@@ -107,8 +121,9 @@ impl Sessions {
             live.holders.insert(instance.clone(), stream);
         }
         self.catalog.update_proxy(bid.status.clone());
-        let Bid { instances, process, bundle, status } = bid;
-        let session = Session { instances, process, heard: now, bundle, status, _replaced: replaced };
+        let Bid { instances, process, bundle, root_key_id, status } = bid;
+        let session =
+            Session { instances, process, heard: now, bundle, root_key_id, status, _replaced: replaced };
         live.streams.insert(stream, session);
         Ok((Claim { sessions: self.clone(), stream, left: false }, watch))
     }

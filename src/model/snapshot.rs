@@ -52,7 +52,8 @@ pub struct Bundle {
     pub trust_domain: TrustDomain,
     /// Grows with every change.
     pub version: u64,
-    /// DER, one certificate each.
+    /// DER, one certificate each. The first is the root that signs now: whoever has a certificate below
+    /// another is to renew it soon.
     pub roots: Vec<Arc<[u8]>>,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! `contents` is the pure part that all stores on this machine share: conditions, revisions and the
 //! log of recent commits. `memory` and `redb` differ only in when a commit counts as kept. `replica` is
-//! a state in memory that follows a store.
+//! a state in memory that follows a store. `private` judges files that hold secrets.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 mod contents;
 mod memory;
+pub mod private;
 mod redb;
 pub mod replica;
 #[cfg(test)]
@@ -42,6 +43,8 @@ pub enum StoreError {
     Locked { path: String },
     #[error("the store at {path} cannot be {action}: {source}")]
     Io { path: String, action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the store is not safe: {0}")]
+    Open(#[from] private::PrivateError),
     #[error("the store holds a damaged value under {key}: {detail}")]
     Damaged { key: String, detail: String },
     #[error("revision {0} is too old to watch from; load the store again")]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::contents::{Contents, check_size};
 use super::watch::Shared;
-use super::{Commit, Entry, Image, Outcome, Revision, Store, StoreError, StoreFuture, Txn, Watch};
+use super::{
+    Commit, Entry, Image, Outcome, Revision, Store, StoreError, StoreFuture, Txn, Watch, private,
+};
 
 /// Key to (created, modified, value).
 const ENTRIES: TableDefinition<'_, &str, (u64, u64, &[u8])> = TableDefinition::new("entries");
@@ -210,12 +212,14 @@ fn keep(database: &Database, commits: &[Commit], revision: Revision) -> Result<(
 }
 
 fn open_file(path: &Path) -> Result<(Database, Contents), StoreError> {
-    if !path.try_exists().map_err(|e| io(path, "found", e))? {
-        create_file(path)?;
+    // A link that leads nowhere is there, and refused.
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => create_file(path)?,
+        Err(e) => return Err(io(path, "found", e)),
+        Ok(_) => {}
     }
-    restrict(path).map_err(|e| io(path, "restricted to its owner", e))?;
-    let length = fs::metadata(path).map_err(|e| io(path, "read", e))?.len();
-    if length == 0 {
+    // It may hold keys: nobody but its owner reads it.
+    if private::check(path)?.len() == 0 {
         return Err(io(path, DAMAGED, "it is empty"));
     }
     let database = builder().open(path).map_err(|e| not_opened(path, e))?;
@@ -285,15 +289,6 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder
-}
-
-/// The file may hold keys: nobody but its owner reads it, whatever the umask was when it was copied.
-fn restrict(path: &Path) -> std::io::Result<()> {
-    let mode = fs::metadata(path)?.permissions().mode();
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
 }
 
 fn not_opened(path: &Path, error: DatabaseError) -> StoreError {

@@ -24,6 +24,7 @@ pub struct Identity {
     datacenter: String,
     key: Arc<CertifiedKey>,
     trust: Arc<Trust>,
+    is_current: bool,
     server: Arc<ServerConfig>,
     control: Arc<ClientConfig>,
     clients: RwLock<HashMap<ServiceName, Arc<ClientConfig>>>,
@@ -57,7 +58,8 @@ impl Identity {
         let server = settings::server(Arc::clone(&key), clients, &[ALPN_LANE, ALPN_H2, ALPN_HTTP1]);
         let control = client(&key, &trust, Expected::AnyServer, ALPN_H2);
         let clients = RwLock::new(HashMap::new());
-        Ok(Self { generation, facts, datacenter, key, trust, server, control, clients })
+        let is_current = check_own(&Trust::of_signing(bundle)?, &key, &[Role::Client], now).is_ok();
+        Ok(Self { generation, facts, datacenter, key, trust, is_current, server, control, clients })
     }
 
     #[must_use]
@@ -68,6 +70,13 @@ impl Identity {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether the certificate is below the root that signs now. One below an older root is good too,
+    /// but is to be renewed soon.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.is_current
     }
 
     #[must_use]

@@ -287,9 +287,9 @@ const CASES: &[Case] = &[
         presented.chain.truncate(1);
         presented
     }),
-    case("a chain of five", TlsHandshake, |w| {
+    case("a chain of six", TlsHandshake, |w| {
         let mut presented = w.mesh.sign(&w.mesh.params("db"));
-        presented.chain.resize(5, w.mesh.root.der.clone());
+        presented.chain.resize(6, w.mesh.root.der.clone());
         presented
     }),
     case("a chain of 17 KiB", TlsHandshake, |w| {

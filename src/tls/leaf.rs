@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_SIG_ED25519,
 };
@@ -71,6 +71,15 @@ pub(super) fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, R
     };
     let id = SpiffeId::parse(uri)?;
     if id.as_str() == uri { Ok(id) } else { Err(Rejection::Spelling) }
+}
+
+/// The identifier of the key that signed a certificate; empty when it does not say.
+pub(super) fn authority_key_id<'a>(certificate: &'a X509Certificate<'_>) -> &'a [u8] {
+    let id = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref(),
+        _ => None,
+    });
+    id.map(|id| id.0).unwrap_or_default()
 }
 
 fn check_basic_constraints(certificate: &X509Certificate<'_>) -> Result<(), Rejection> {

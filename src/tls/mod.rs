@@ -30,7 +30,7 @@ pub use self::reason::{Rejection, reason_of, reason_of_io, rejection_of};
 
 use self::verify::{ClientVerifier, Expected, Role, ServerVerifier, Trust, TrustSource};
 use crate::model::spiffe::SpiffeError;
-use crate::model::{Bundle, SpiffeId, TrustDomain};
+use crate::model::{Bundle, SpiffeId, TrustDomain, hex};
 
 /// ALPN name of the lane protocol.
 pub const ALPN_LANE: &[u8] = b"weft/1";
@@ -112,6 +112,14 @@ pub fn peer_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, 
     let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
     let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
     leaf::spiffe_id(&certificate).map_err(TlsError::Peer)
+}
+
+/// The key id of the root above a verified chain, in hex with colons; empty when the certificate after
+/// the leaf does not tell.
+#[must_use]
+pub fn root_key_id(chain: &[CertificateDer<'_>]) -> String {
+    let issuer = chain.get(1).and_then(|der| leaf::parse(der).ok());
+    issuer.map(|issuer| hex::encode_with_colons(leaf::authority_key_id(&issuer))).unwrap_or_default()
 }
 
 /// When the leaf of a peer whose handshake has finished expires.

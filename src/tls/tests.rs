@@ -229,7 +229,7 @@ fn pin(forge: &Forge) -> String {
     let anchor = webpki::anchor_from_trusted_cert(&der).unwrap();
     let spki = webpki::spki_for_anchor(&anchor);
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spki);
-    crate::model::hex::encode(hash.as_ref())
+    hex::encode(hash.as_ref())
 }
 
 #[test]

@@ -21,8 +21,8 @@ use super::provider::SIGNATURES;
 use super::reason::Rejection;
 use crate::model::{Bundle, SpiffeId, TrustDomain, hex};
 
-/// Most certificates in a chain: leaf, intermediate, a cross-signed one and the root.
-pub(super) const MAX_CHAIN: usize = 4;
+/// Most certificates in a chain: leaf, intermediate, a cross-signed one, the active and the oldest root.
+pub(super) const MAX_CHAIN: usize = 5;
 /// Most bytes in a chain; one with P-256 keys has about 600 a certificate.
 pub(super) const MAX_CHAIN_BYTES: usize = 16 * 1024;
 /// Most roots in a bundle; a mesh has two or three while it rotates.
@@ -67,6 +67,11 @@ impl Trust {
         });
         let anchors = anchors.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { domain, anchors })
+    }
+
+    /// Trust in nothing but the root that signs now, which comes first in a bundle.
+    pub(super) fn of_signing(bundle: &Bundle) -> Result<Self, TlsError> {
+        Self::new(&Bundle { roots: bundle.roots.iter().take(1).cloned().collect(), ..bundle.clone() })
     }
 
     pub(super) fn domain(&self) -> &TrustDomain {

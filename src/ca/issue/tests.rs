@@ -5,7 +5,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::X509Certificate;
 
 use super::*;
-use crate::ca::root::Authority;
+use crate::ca::authority::Authority;
 use crate::model::ServiceName;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -1,11 +1,13 @@
 //! What only a durable store has to do: keep, refuse a damaged file, and stop when it cannot keep.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::redb::StorageBackend;
 use ::redb::backends::InMemoryBackend;
 
+use super::private::PrivateError;
 use super::*;
 use crate::store::Op;
 
@@ -55,15 +57,24 @@ async fn two_stores_have_two_epochs() {
 async fn nobody_else_may_open_or_read_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("weft.redb");
-    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    let restrict = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     let store = RedbStore::open(&path).await.unwrap();
-    assert_eq!(mode(), 0o600);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let second = RedbStore::open(&path).await;
     assert!(matches!(second, Err(StoreError::Locked { .. })), "{second:?}");
     drop(store);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    for mode in [0o644, 0o640, 0o620, 0o601] {
+        restrict(mode);
+        let error = RedbStore::open(&path).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Open(PrivateError::Mode { .. })), "{error}");
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+    restrict(0o600);
+    let link = dir.path().join("link.redb");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let error = RedbStore::open(&link).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Open(PrivateError::Link(_))), "{error}");
     RedbStore::open(&path).await.unwrap();
-    assert_eq!(mode(), 0o600, "a copy made under a lax umask is restricted again");
 }
 
 #[tokio::test]

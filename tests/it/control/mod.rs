@@ -2,6 +2,7 @@
 
 mod enrol;
 mod registry;
+mod rotation;
 mod succession;
 mod sync;
 
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use weft::agent::{self, Agent};
-use weft::ca::{self, Ca};
+use weft::ca::{self, Ca, Custody};
 use weft::catalog::{self, Catalog};
 use weft::control::edges::Edges;
 use weft::control::sessions::Sessions;
@@ -49,12 +50,14 @@ pub(super) struct Options {
     pub(super) control: Settings,
     pub(super) leaf_ttl: Duration,
     pub(super) default_action: Action,
+    /// How long a rotation takes an empty port for one whose sidecars are not back yet.
+    pub(super) settle: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let control = Settings { dev: true, ..Settings::default() };
-        Self { control, leaf_ttl: LEAF_TTL, default_action: Action::Allow }
+        Self { control, leaf_ttl: LEAF_TTL, default_action: Action::Allow, settle: Duration::ZERO }
     }
 }
 
@@ -81,7 +84,8 @@ impl Plane {
             server_id: "s1".to_owned(),
             leaf_ttl: options.leaf_ttl,
         };
-        let ca = Ca::open(Arc::clone(&store), settings).await.unwrap();
+        let custody = Custody { settle: options.settle, ..Custody::default() };
+        let ca = Ca::open_in(Arc::clone(&store), settings, custody).await.unwrap();
         let bound = Server::bind(address, catalog.clone(), ca.clone(), options.control).unwrap();
         let (address, edges, sessions) = (bound.local_addr(), bound.edges(), bound.sessions());
         let (stop, stopped) = oneshot::channel();

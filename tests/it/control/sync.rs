@@ -14,7 +14,6 @@ use weft::pb;
 use weft::pb::mesh_client::MeshClient;
 use weft::pb::sync_request::Message as Request;
 use weft::pb::sync_response::Message as Response;
-use weft::store::{Op, Txn};
 
 use super::enrol::as_agent;
 use super::{Options, Plane, endpoints, eventually, instance, name, within};
@@ -297,33 +296,6 @@ async fn a_resumed_stream_gets_no_snapshot() {
     assert!(first_answers(&mut client, hello(foreign)).await.0, "another epoch");
     let future = pb::Position { revision: position.revision + 1000, ..position.into() };
     assert!(first_answers(&mut client, hello(future)).await.0, "a position that never was");
-}
-
-/// The roots change: every sidecar has the new bundle soon, with the certificate it has.
-#[tokio::test]
-async fn a_new_bundle_reaches_an_agent() {
-    const KEY: &str = "ca/authority";
-    let plane = Plane::start().await;
-    let web = plane.agent("web", &[]).await;
-    let before = web.handle.identity.borrow().clone().unwrap();
-    let version = plane.ca.bundle().borrow().version;
-    eventually("the first bundle", || plane.sessions.oldest_bundle() == Some(version)).await;
-
-    let image = plane.store.load(KEY).await.unwrap();
-    let entry = image.entries.iter().find(|entry| entry.key == KEY).unwrap();
-    let mut document: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
-    document["version"] = (version + 1).into();
-    let value = document.to_string().into_bytes().into();
-    let ops = vec![Op::Put { key: KEY.to_owned(), value }];
-    plane.store.commit(Txn { conditions: vec![], ops }).await.unwrap();
-
-    eventually("the acknowledgement", || plane.sessions.oldest_bundle() == Some(version + 1)).await;
-    let after = web.handle.identity.borrow().clone().unwrap();
-    assert_eq!(after.serial(), before.serial());
-    assert!(after.generation() > before.generation());
-    assert_eq!(web.handle.snapshot.load().bundle.as_ref().unwrap().version, version + 1);
-    // The server's own settings follow: a newcomer connects.
-    plane.agent("db", &[]).await;
 }
 
 /// Two streams of one process: the later one is the one that lives.
