@@ -8,6 +8,8 @@ use std::process::Command;
 const PROTOS: [&str; 3] = ["weft/v1/identity.proto", "weft/v1/mesh.proto", "weft/v1/registry.proto"];
 /// Not described by reflection: a part of somebody else's API, on a listener of its own.
 const ETCD_PROTOS: [&str; 2] = ["etcd/kv.proto", "etcd/rpc.proto"];
+/// As above, on a socket of the sidecar.
+const SPIFFE_PROTOS: [&str; 1] = ["spiffe/workload.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -18,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let etcd = protox::compile(ETCD_PROTOS, ["proto"])?;
     // Values share the memory of the message they came in.
     tonic_prost_build::configure().bytes(".").compile_fds(etcd)?;
+    tonic_prost_build::configure().compile_fds(protox::compile(SPIFFE_PROTOS, ["proto"])?)?;
     pack_relocations();
     Ok(())
 }

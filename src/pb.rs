@@ -1,7 +1,7 @@
 //! The protobuf types of `proto`, and how values of `model` become messages.
 //!
 //! Only the gRPC services, their clients and the `convert.rs` files of `control` and `agent` see
-//! them, and `etcd`, which is about nothing but its messages; everyone else works with `model`. Encoding cannot fail and both ends need it, so it is
+//! them, and `etcd` and `workload`, which are about nothing but their messages; everyone else works with `model`. Encoding cannot fail and both ends need it, so it is
 //! here; decoding checks what came from outside and is each end's own.
 
 mod encode;
@@ -19,6 +19,13 @@ pub mod etcd {
     pub mod mvccpb {
         tonic::include_proto!("mvccpb");
     }
+}
+
+/// The SPIFFE Workload API, which has no package.
+pub mod spiffe {
+    #![allow(warnings, clippy::all, clippy::pedantic, reason = "generated code")]
+
+    tonic::include_proto!("_");
 }
 
 mod generated {

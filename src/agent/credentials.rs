@@ -25,12 +25,12 @@ use crate::pb::identity_client::IdentityClient;
 use crate::tls::{self, KeyRequest};
 
 /// Time for one call. Signing takes milliseconds, a queue before it at most 2 s.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest pause before the first certificate: a proxy that has none serves within a second of the
 /// server's return. Later on there is time to spare, and more sidecars to spread.
 const FIRST_MOST: Duration = Duration::from_secs(1);
 /// Longest sleep, so that a wall clock that was set is noticed.
-const MAX_SLEEP: Duration = Duration::from_secs(30);
+pub(super) const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// Where certificates come from.
 pub(super) struct Credentials {
@@ -208,7 +208,7 @@ async fn client(
     dial(server, config, local_only).await.map(IdentityClient::new)
 }
 
-fn called<T>(
+pub(super) fn called<T>(
     server: &str,
     answer: Result<Result<tonic::Response<T>, tonic::Status>, tokio::time::error::Elapsed>,
 ) -> Result<T, Fault> {

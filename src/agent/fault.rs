@@ -51,7 +51,7 @@ pub(super) enum CertificateFault {
     NoBundle,
     #[error("its trust bundle is malformed: {0}")]
     Bundle(String),
-    #[error("it is for {found} instead of service {expected}")]
+    #[error("it is for {found} instead of {expected}")]
     Other { found: String, expected: String },
 }
 

@@ -16,8 +16,10 @@ mod receiver;
 mod renewal;
 mod shared;
 mod stream;
+mod svid;
 
 pub use estate::{Estate, Succession};
+pub use svid::Svid;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,6 +37,7 @@ use self::keeper::Keeper;
 use self::link::{Link, Profile, Progress};
 use self::receiver::Receiver;
 use self::shared::{Life, Results, Role, Shared, keep_results};
+use self::svid::Applicant;
 use crate::model::{CheckReport, EndpointId, Reason, Registration, ServiceName, Snapshot};
 use crate::tls::Identity;
 
@@ -54,6 +57,8 @@ pub struct Settings {
     /// The instance and its sidecar, with real ports.
     pub registrations: Vec<Registration>,
     pub upstreams: Vec<ServiceName>,
+    /// Whether to get a certificate for the application, too.
+    pub serves_workload: bool,
 }
 
 impl fmt::Debug for Settings {
@@ -65,6 +70,7 @@ impl fmt::Debug for Settings {
             .field("service", &self.service)
             .field("registrations", &self.registrations)
             .field("upstreams", &self.upstreams)
+            .field("serves_workload", &self.serves_workload)
             .finish()
     }
 }
@@ -125,6 +131,8 @@ pub struct Handle {
     /// The identity in use; `None` before enrolment. An expired one is replaced by nothing newer.
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     pub status: watch::Receiver<Status>,
+    /// The application's own certificate; `None` until there is one, and when none was asked for.
+    pub svid: watch::Receiver<Option<Arc<Svid>>>,
     /// Results of the checks that the proxy runs.
     pub checks: mpsc::Sender<CheckReport>,
     pub edges: mpsc::Sender<EdgeCount>,
@@ -176,6 +184,7 @@ impl Agent {
         let (life_sink, life) = watch::channel(Life::Running);
         let (progress_sink, progress) = watch::channel(Progress::default());
         let (channel_sink, channel) = watch::channel(None);
+        let (svid_sink, svid) = watch::channel(None);
         let (results_sink, results) = watch::channel(known);
         let (checks, checks_source) = mpsc::channel(QUEUE);
         let (edges, edges_source) = mpsc::channel(QUEUE);
@@ -186,6 +195,7 @@ impl Agent {
             changes,
             identity: identity.clone(),
             status,
+            svid,
             checks,
             edges,
         };
@@ -204,11 +214,16 @@ impl Agent {
             return agent(tasks);
         };
 
-        let Settings { servers, token, service, registrations, upstreams } = settings;
+        let Settings { servers, token, service, registrations, upstreams, serves_workload } = settings;
         let shared = Arc::new(Shared::new(servers, status_sink));
         let checks = registrations.iter().flat_map(|one| &one.checks);
         let checks = checks.map(|check| check.id.clone()).collect();
         tasks.spawn(keep_results(checks, checks_source, results_sink));
+        if serves_workload {
+            let (shared, keeper) = (Arc::clone(&shared), Arc::clone(&keeper));
+            let applicant = Applicant { shared, keeper, channel: channel.clone(), sink: svid_sink };
+            tasks.spawn(applicant.run());
+        }
         let reporter = Reporter { instance, identity, channel, life: life.clone() };
         tasks.spawn(reporter.run(edges_source));
         let credentials =

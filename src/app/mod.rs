@@ -29,6 +29,7 @@ use crate::etcd::EtcdError;
 use crate::kv::KvError;
 use crate::model::NameError;
 use crate::store::StoreError;
+use crate::workload::WorkloadError;
 
 /// Why a process could not start or had to stop. Each ends in one message and an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,8 @@ pub enum AppError {
     Dns(#[from] DnsError),
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     #[error(transparent)]
     Upgrade(#[from] upgrade::UpgradeError),
     #[error(transparent)]

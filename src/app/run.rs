@@ -15,6 +15,7 @@ use super::AppError;
 use super::process::{Kind, Signals, announce, runtime, unless_signalled_again};
 use super::sidecar::{self, Sidecar};
 use crate::net::socket;
+use crate::workload;
 
 /// How long the application may take to end after SIGTERM before it is killed.
 const APPLICATION_GRACE: Duration = Duration::from_secs(30);
@@ -43,7 +44,7 @@ pub fn run(
             ready = sidecar.ready(start_timeout) => ready?,
             () = signals.received() => return Ok(0),
         }
-        let mut application = match start(command) {
+        let mut application = match start(command, sidecar.workload()) {
             Ok(application) => application,
             Err(fault) => {
                 sidecar.finish().await;
@@ -71,13 +72,14 @@ pub fn run(
     })
 }
 
-fn start(command: &[OsString]) -> Result<Child, AppError> {
+fn start(command: &[OsString], workload: Option<&workload::Settings>) -> Result<Child, AppError> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(AppError::Usage("no command to run was given after `--`".to_owned()));
     };
     Command::new(program)
         .args(arguments)
         .env_remove(TOKEN_VARIABLE)
+        .envs(workload.map(|settings| (workload::ENDPOINT_VARIABLE, settings.endpoint())))
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| AppError::Start { what: program.to_string_lossy().into_owned(), source })

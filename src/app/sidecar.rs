@@ -14,6 +14,7 @@ pub use standby::Standby;
 
 use std::iter;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::net::capacity::Capacity;
 use crate::net::limits;
 use crate::proxy::{self, LocalApp, Proxy};
 use crate::telemetry::Readiness;
+use crate::workload;
 
 /// How long the control plane may take to spread that we leave, and to deregister us.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -53,6 +55,8 @@ pub struct Settings {
     pub inbound_port: Option<u16>,
     /// `None` for no admin endpoint.
     pub admin: Option<SocketAddr>,
+    /// Where the application gets an identity of its own, if anywhere.
+    pub workload: Option<workload::Settings>,
     pub workers: usize,
     /// Upstream ports that are taken move to the next free one.
     pub next_free_ports: bool,
@@ -90,23 +94,34 @@ pub struct Sidecar {
     settings: Settings,
     doors: Arc<Doors>,
     tasks: Tasks,
-    admin: Option<Admin>,
+    admin: Option<Endpoint>,
+    workload: Option<Endpoint>,
 }
 
-/// The admin endpoint; it ends with its owner.
-struct Admin {
+/// Something that is served beside the data plane; it ends with its owner.
+struct Endpoint {
     /// Dropped to let it finish its answers.
     stop: oneshot::Sender<()>,
     serving: JoinSet<()>,
 }
 
-impl Admin {
+impl Endpoint {
+    /// Starts what `serve` makes of the signal to stop.
+    fn start<T: Future<Output = ()> + Send + 'static>(serve: impl FnOnce(Stopped) -> T) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(Box::pin(async { drop(stopped.await) })));
+        Self { stop, serving }
+    }
+
     async fn finish(mut self) {
         drop(self.stop);
         // It bounds itself.
         let _ended = self.serving.join_next().await;
     }
 }
+
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Tasks that end with their owner.
 struct Tasks(Vec<JoinHandle<()>>);
@@ -165,6 +180,12 @@ impl Sidecar {
         &self.service
     }
 
+    /// Where its application gets an identity of its own.
+    #[must_use]
+    pub const fn workload(&self) -> Option<&workload::Settings> {
+        self.settings.workload.as_ref()
+    }
+
     #[must_use]
     pub const fn agent(&self) -> &agent::Handle {
         &self.agent.handle
@@ -221,11 +242,13 @@ impl Sidecar {
     /// As [`Self::finish`], with `between` after the inbound side has drained: the application still
     /// reaches its upstreams then.
     pub async fn finish_around(self, between: impl Future<Output = ()>) -> bool {
-        let Self { agent, proxy, checks, settings, doors, tasks, admin, .. } = self;
+        let Self { agent, proxy, checks, settings, doors, tasks, admin, workload, .. } = self;
         let mut doors = Arc::into_inner(doors).unwrap_or_default();
         doors.close(|purpose| !matches!(purpose, Purpose::Upstream(_)));
         let between = async {
             between.await;
+            // The application has no use for an identity any more.
+            finish(workload).await;
             doors.last_call().await;
         };
         let whole = proxy.drain_around(settings.drain_grace, between).await;
@@ -237,15 +260,11 @@ impl Sidecar {
     /// Finishes what runs while a successor has everything else, the instance among it. Says whether
     /// every stream ended by itself.
     pub async fn retire(self) -> bool {
-        let Self { agent, proxy, checks, settings, doors, tasks, admin, .. } = self;
+        let Self { agent, proxy, checks, settings, doors, tasks, admin, workload, .. } = self;
         drop((checks, doors));
         proxy.stop_accepting();
-        let admin = async {
-            if let Some(admin) = admin {
-                admin.finish().await;
-            }
-        };
-        let (whole, ()) = tokio::join!(proxy.drain(settings.drain_grace), admin);
+        let drain = proxy.drain(settings.drain_grace);
+        let (whole, (), ()) = tokio::join!(drain, finish(admin), finish(workload));
         agent.stop(GOODBYE).await;
         drop(tasks);
         whole
@@ -253,8 +272,14 @@ impl Sidecar {
 
     /// What a crash does: nothing is drained, nobody is told; every socket is closed when it returns.
     pub async fn kill(self) {
-        drop((self.doors, self.tasks, self.admin));
+        drop((self.doors, self.tasks, self.admin, self.workload));
         self.proxy.kill().await;
+    }
+}
+
+async fn finish(endpoint: Option<Endpoint>) {
+    if let Some(endpoint) = endpoint {
+        endpoint.finish().await;
     }
 }
 

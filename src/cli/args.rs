@@ -97,6 +97,12 @@ pub struct ProxyArgs {
     /// Probes and metrics; takes the next free port when this one is taken
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:19000")]
     pub admin_addr: SocketAddr,
+    /// Serve the SPIFFE Workload API to the application on this UNIX socket
+    #[arg(long, value_name = "PATH")]
+    pub workload_socket: Option<PathBuf>,
+    /// User who gets the application's identity there; repeatable [default: who runs the sidecar]
+    #[arg(long, value_name = "UID", requires = "workload_socket")]
+    pub workload_uid: Vec<u32>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,

@@ -19,6 +19,7 @@ use crate::config::{self, Diagnostic, Loaded};
 use crate::model::service::{DEFAULT_CHECK_TIMEOUT, Upstream};
 use crate::model::{Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName};
 use crate::telemetry::logging::{self, Format};
+use crate::workload;
 
 const DEFAULT_HTTP_PORT: u16 = 8500;
 const DEFAULT_GRPC_PORT: u16 = 8503;
@@ -259,6 +260,10 @@ fn sidecar_settings(
         advertise: args.advertise.clone(),
         inbound_port: args.inbound_port,
         admin: Some(args.admin_addr),
+        workload: args
+            .workload_socket
+            .clone()
+            .map(|path| workload::Settings { path, uids: args.workload_uid.clone() }),
         workers: args.workers.map_or_else(cores, std::num::NonZero::get),
         next_free_ports: false,
         drain_delay: args.drain_delay,

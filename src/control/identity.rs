@@ -1,4 +1,4 @@
-//! The `Identity` service: first certificates against a token, and renewals.
+//! The `Identity` service: first certificates against a token, renewals, and what applications get.
 //!
 //! The identity in a certificate comes from the token's binding or from the caller's current
 //! certificate, never from a request; of the request for signing only the public key counts.
@@ -57,6 +57,14 @@ impl Identity {
         self.ca.issue(&id, csr).map_err(|error| refusal(&error))
     }
 
+    /// One more certificate of whoever the caller has proven to be.
+    async fn further(&self, peer: &Peer, csr: &[u8]) -> Result<Leaf, Status> {
+        let (proven, _) = peer.service(SystemTime::now())?;
+        convert::csr(csr)?;
+        let _slot = slot(&self.slots.renewals).await?;
+        self.ca.issue(&proven.id, csr).map_err(|error| refusal(&error))
+    }
+
     fn certificate(&self, leaf: Leaf) -> pb::Certificate {
         let bundle = self.ca.bundle().borrow().clone();
         let valid_for = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
@@ -96,12 +104,19 @@ impl pb::identity_server::Identity for Identity {
         &self,
         request: Request<pb::RenewRequest>,
     ) -> Result<Response<pb::Certificate>, Status> {
-        let (proven, _) = Peer::of(&request)?.service(SystemTime::now())?;
-        let csr = request.into_inner().csr;
-        convert::csr(&csr)?;
-        let _slot = slot(&self.slots.renewals).await?;
-        let leaf = self.ca.issue(&proven.id, &csr).map_err(|error| refusal(&error))?;
+        let peer = Peer::of(&request)?;
+        let leaf = self.further(&peer, &request.into_inner().csr).await?;
         tracing::debug!(id = %leaf.id, serial = %leaf.serial, "renewed");
+        Ok(Response::new(self.certificate(leaf)))
+    }
+
+    async fn issue(
+        &self,
+        request: Request<pb::IssueRequest>,
+    ) -> Result<Response<pb::Certificate>, Status> {
+        let peer = Peer::of(&request)?;
+        let leaf = self.further(&peer, &request.into_inner().csr).await?;
+        tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "issued for an application");
         Ok(Response::new(self.certificate(leaf)))
     }
 }

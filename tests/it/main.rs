@@ -33,3 +33,4 @@ mod process;
 mod programs;
 mod ttl;
 mod tunnel;
+mod workload;

@@ -1,6 +1,7 @@
 //! A whole server and whole sidecars in this process, as `weft dev` has them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,6 +12,7 @@ use weft::dns;
 use weft::model::{
     Action, CheckDefinition, CheckKind, CheckStatus, Definition, NodeName, ServiceName, Upstream,
 };
+use weft::workload;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ANY: SocketAddr = SocketAddr::new(LOOPBACK, 0);
@@ -22,6 +24,11 @@ pub(crate) fn node() -> NodeName {
 
 pub(crate) async fn server() -> Server {
     Server::start(settings()).await.unwrap()
+}
+
+/// A server whose certificates for services live for this long.
+pub(crate) async fn server_with_leaves_of(leaf_ttl: Duration) -> Server {
+    Server::start(server::Settings { leaf_ttl, ..settings() }).await.unwrap()
 }
 
 /// A server that is told how to answer names.
@@ -58,6 +65,18 @@ fn settings() -> server::Settings {
     }
 }
 
+/// As [`sidecar`], with the Workload API at `path` for these users.
+pub(crate) async fn sidecar_with_workload(
+    server: &Server,
+    service: &str,
+    path: &Path,
+    uids: &[u32],
+) -> Sidecar {
+    let workload = workload::Settings { path: path.to_owned(), uids: uids.to_vec() };
+    let settings = sidecar_settings(server, definition(service, 1, &[], Duration::from_secs(60)));
+    ready(sidecar::Settings { workload: Some(workload), ..settings }).await
+}
+
 /// A sidecar that is ready; its service has a check `service:NAME` with a TTL that begins as passing.
 pub(crate) async fn sidecar(
     server: &Server,
@@ -66,6 +85,16 @@ pub(crate) async fn sidecar(
     upstreams: &[&str],
     ttl: Duration,
 ) -> Sidecar {
+    ready(sidecar_settings(server, definition(service, app, upstreams, ttl))).await
+}
+
+async fn ready(settings: sidecar::Settings) -> Sidecar {
+    let mut sidecar = Sidecar::start(settings).unwrap();
+    sidecar.ready(Duration::from_secs(20)).await.unwrap();
+    sidecar
+}
+
+fn definition(service: &str, app: u16, upstreams: &[&str], ttl: Duration) -> Definition {
     let mut definition = Definition::new(ServiceName::new(service).unwrap(), app).unwrap();
     definition.checks = vec![CheckDefinition {
         id: format!("service:{service}"),
@@ -92,7 +121,11 @@ pub(crate) async fn sidecar(
             config: [("passive_health_check".to_owned(), json!({ "max_ejection_percent": 100 }))].into(),
         })
         .collect();
-    let settings = sidecar::Settings {
+    definition
+}
+
+fn sidecar_settings(server: &Server, definition: Definition) -> sidecar::Settings {
+    sidecar::Settings {
         definition,
         servers: vec![server.bound().grpc.to_string()],
         token: None,
@@ -101,12 +134,10 @@ pub(crate) async fn sidecar(
         advertise: None,
         inbound_port: Some(0),
         admin: Some(ANY),
+        workload: None,
         workers: 1,
         next_free_ports: false,
         drain_delay: Duration::ZERO,
         drain_grace: Duration::from_secs(1),
-    };
-    let mut sidecar = Sidecar::start(settings).unwrap();
-    sidecar.ready(Duration::from_secs(20)).await.unwrap();
-    sidecar
+    }
 }

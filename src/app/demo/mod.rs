@@ -143,6 +143,7 @@ fn settings(
         });
     }
     Ok(sidecar::Settings {
+        workload: None,
         definition,
         servers: vec![server.grpc.to_string()],
         token: None,

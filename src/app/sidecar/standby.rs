@@ -6,12 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-
 use super::watch::{Waits, watch_agent};
 use super::{
-    Admin, Door, Doors, Listeners, Settings, Sidecar, Tasks, checks, feed, local_app, ready,
+    Door, Doors, Endpoint, Listeners, Settings, Sidecar, Tasks, checks, feed, local_app, ready,
     registrations,
 };
 use crate::agent::{self, Agent};
@@ -21,6 +18,7 @@ use crate::model::ServiceName;
 use crate::net::capacity::Capacity;
 use crate::proxy::{self, LocalApp, Proxy};
 use crate::telemetry::{ProxyMetrics, Readiness, admin};
+use crate::workload;
 
 /// A sidecar that does not accept yet: its agent runs and its ports are bound.
 pub struct Standby {
@@ -35,6 +33,8 @@ pub struct Standby {
     metrics: ProxyMetrics,
     readiness: Readiness,
     settings: Settings,
+    /// Another process serves until this one opens.
+    succeeds: bool,
     tasks: Tasks,
 }
 
@@ -77,7 +77,9 @@ impl Standby {
             service: service.clone(),
             registrations,
             upstreams: sidecar.upstreams.iter().map(|u| u.destination.clone()).collect(),
+            serves_workload: settings.workload.is_some(),
         };
+        let succeeds = estate.is_some();
         let agent = match estate {
             Some(estate) => Agent::succeed(agent_settings, estate)?,
             None => Agent::start(agent_settings),
@@ -96,6 +98,7 @@ impl Standby {
             metrics,
             readiness,
             settings,
+            succeeds,
             tasks,
         })
     }
@@ -114,6 +117,9 @@ impl Standby {
     /// When a thread or a descriptor cannot be had; then nothing runs.
     pub fn open(self) -> Result<Sidecar, AppError> {
         let (agent, metrics, readiness) = (self.agent, self.metrics, self.readiness);
+        let workload = self.settings.workload.as_ref();
+        let workload = workload.map(|settings| workload::Server::bind(settings, self.succeeds));
+        let workload = workload.transpose()?;
         let doors = Arc::new(self.listeners.doors(&self.kept)?);
         let Listeners { inbound, upstreams, admin: admin_listener, bound } = self.listeners;
         let plane = proxy::Settings {
@@ -133,14 +139,26 @@ impl Standby {
                 .merge(feed::router(Arc::clone(&checks)));
             let listener = tokio::net::TcpListener::from_std(listener)
                 .map_err(|source| AppError::Start { what: "the admin endpoint".to_owned(), source })?;
-            let (stop, stopped) = oneshot::channel();
-            let stopped = async { drop(stopped.await) };
-            let mut serving = JoinSet::new();
-            serving.spawn(admin::serve(vec![listener], router, stopped));
-            admin = Some(Admin { stop, serving });
+            admin = Some(Endpoint::start(|stopped| admin::serve(vec![listener], router, stopped)));
         }
+        let workload = workload.map(|server| {
+            let agent = agent.handle.clone();
+            Endpoint::start(|stopped| server.serve(agent, stopped))
+        });
         let (service, settings, tasks) = (self.service, self.settings, self.tasks);
-        Ok(Sidecar { bound, service, agent, proxy, checks, readiness, settings, doors, tasks, admin })
+        Ok(Sidecar {
+            bound,
+            service,
+            agent,
+            proxy,
+            checks,
+            readiness,
+            settings,
+            doors,
+            tasks,
+            admin,
+            workload,
+        })
     }
 }
 

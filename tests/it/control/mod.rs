@@ -107,6 +107,7 @@ impl Plane {
             service: name(service),
             registrations: instance(service, &format!("{service}-1"), 21_000),
             upstreams: upstreams.iter().map(|upstream| name(upstream)).collect(),
+            serves_workload: false,
         }
     }
 

@@ -104,6 +104,7 @@ async fn gateway(mesh: &Mesh, db: SocketAddr) -> Agent {
             service: name("gate"),
             registrations,
             upstreams: vec![name("db")],
+            serves_workload: false,
         }
     };
     let first = Agent::start(register(1));

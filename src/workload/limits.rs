@@ -1,0 +1,43 @@
+//! Every bound of the Workload API, with its reason.
+
+use std::time::Duration;
+
+/// Connections at once of users on the list. An application needs one or two.
+pub const MAX_CONNECTIONS: usize = 128;
+/// Connections at once of all others: enough to tell each what is wrong, and no more.
+pub const MAX_STRANGERS: usize = 8;
+/// Time for the first 24 bytes of HTTP/2, which come with the connection.
+pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 streams of one connection: four kinds that stay open, some calls, and some slack.
+pub const MAX_STREAMS: u32 = 32;
+/// Header list of one request. Those of clients are under 1 KiB.
+pub const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
+/// Unsent bytes that HTTP/2 keeps for one stream.
+pub const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// What a client may have in flight toward us on one stream, and on all streams of a connection.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+pub const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
+/// Streams reset before we took them, after which the connection is cut (rapid reset).
+pub const MAX_PENDING_RESETS: usize = 20;
+/// Streams that we reset ourselves for protocol errors, after which the connection is cut.
+pub const MAX_LOCAL_RESETS: usize = 64;
+/// HTTP/2 pings to a silent client, and how long it may take to answer.
+pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// One request. The longest holds a token of [`MAX_TOKEN_BYTES`].
+pub const MAX_MESSAGE_BYTES: usize = 32 * 1024;
+/// Longest token that is looked at.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Audiences of one request, and bytes of one.
+pub const MAX_AUDIENCES: usize = 16;
+pub const MAX_AUDIENCE_BYTES: usize = 1024;
+/// How long a call waits for the sidecar's first certificate before it is told to come again.
+pub const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// Pause after accepting failed for want of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A refused user is logged no more often than this.
+pub const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// How long connections may take to end after the stop.
+pub const STOP_GRACE: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted.
+pub const BACKLOG: i32 = 128;
