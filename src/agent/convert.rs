@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use crate::model::snapshot::Change;
 use crate::model::{
-    Action, Bundle, CheckId, CheckReport, CheckStatus, Endpoint, EndpointId, InstanceId, NodeName,
-    Party, Registration, ServiceName, TrustDomain, Weights,
+    Action, Bundle, CheckId, CheckReport, CheckStatus, Endpoint, EndpointId, InstanceId, JwtBundle,
+    JwtKey, NodeName, Party, Registration, ServiceName, TrustDomain, Weights,
 };
 use crate::pb;
 use crate::pb::resource::Resource;
 
-/// Roots of a bundle; rotation needs two or three.
+/// Roots or keys of a bundle; rotation needs two or three.
 const MAX_ROOTS: usize = 64;
 
 /// A resource that was not taken.
@@ -145,6 +145,18 @@ pub(super) fn bundle(message: pb::Bundle) -> Result<Bundle, String> {
     }
     let roots = message.roots.into_iter().map(Into::into).collect();
     Ok(Bundle { trust_domain, version: message.version, roots })
+}
+
+/// Reads the keys that check tokens.
+pub(super) fn jwt_keys(message: pb::JwtKeys) -> Result<JwtBundle, String> {
+    let trust_domain = TrustDomain::new(&message.trust_domain).map_err(|error| error.to_string())?;
+    if message.keys.len() > MAX_ROOTS {
+        return Err(format!("it tells {} keys for tokens", message.keys.len()));
+    }
+    let key = |key: pb::JwtKey| JwtKey::new(&key.id, &key.point);
+    let keys = message.keys.into_iter().map(key).collect::<Option<_>>();
+    let keys = keys.ok_or("a key for tokens is malformed")?;
+    Ok(JwtBundle { trust_domain, version: message.version, keys })
 }
 
 fn endpoint_name(

@@ -4,6 +4,7 @@
 //! takes its place, whatever happens to the control plane; a state or certificate is checked before
 //! it is published; keys live in memory only.
 
+mod application;
 mod connect;
 mod convert;
 mod credentials;
@@ -18,6 +19,7 @@ mod shared;
 mod stream;
 mod svid;
 
+pub use application::{Application, MintError, Minted};
 pub use estate::{Estate, Succession};
 pub use svid::Svid;
 
@@ -31,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::application::KeyFollower;
 use self::credentials::Credentials;
 use self::edges::Reporter;
 use self::keeper::Keeper;
@@ -57,7 +60,7 @@ pub struct Settings {
     /// The instance and its sidecar, with real ports.
     pub registrations: Vec<Registration>,
     pub upstreams: Vec<ServiceName>,
-    /// Whether to get a certificate for the application, too.
+    /// Whether to get certificate and keys for the application, too.
     pub serves_workload: bool,
 }
 
@@ -131,8 +134,8 @@ pub struct Handle {
     /// The identity in use; `None` before enrolment. An expired one is replaced by nothing newer.
     pub identity: watch::Receiver<Option<Arc<Identity>>>,
     pub status: watch::Receiver<Status>,
-    /// The application's own certificate; `None` until there is one, and when none was asked for.
-    pub svid: watch::Receiver<Option<Arc<Svid>>>,
+    /// What there is for the application.
+    pub application: Application,
     /// Results of the checks that the proxy runs.
     pub checks: mpsc::Sender<CheckReport>,
     pub edges: mpsc::Sender<EdgeCount>,
@@ -185,6 +188,8 @@ impl Agent {
         let (progress_sink, progress) = watch::channel(Progress::default());
         let (channel_sink, channel) = watch::channel(None);
         let (svid_sink, svid) = watch::channel(None);
+        let (keys_sink, jwt_keys) = watch::channel(None);
+        let for_application = Application { svid, jwt_keys, channel: channel.clone() };
         let (results_sink, results) = watch::channel(known);
         let (checks, checks_source) = mpsc::channel(QUEUE);
         let (edges, edges_source) = mpsc::channel(QUEUE);
@@ -195,7 +200,7 @@ impl Agent {
             changes,
             identity: identity.clone(),
             status,
-            svid,
+            application: for_application,
             checks,
             edges,
         };
@@ -220,9 +225,12 @@ impl Agent {
         let checks = checks.map(|check| check.id.clone()).collect();
         tasks.spawn(keep_results(checks, checks_source, results_sink));
         if serves_workload {
-            let (shared, keeper) = (Arc::clone(&shared), Arc::clone(&keeper));
-            let applicant = Applicant { shared, keeper, channel: channel.clone(), sink: svid_sink };
-            tasks.spawn(applicant.run());
+            let (keeper, channel) = (Arc::clone(&keeper), channel.clone());
+            let follower =
+                KeyFollower { shared: Arc::clone(&shared), channel: channel.clone(), sink: keys_sink };
+            tasks.spawn(follower.run());
+            let shared = Arc::clone(&shared);
+            tasks.spawn(Applicant { shared, keeper, channel, sink: svid_sink }.run());
         }
         let reporter = Reporter { instance, identity, channel, life: life.clone() };
         tasks.spawn(reporter.run(edges_source));

@@ -138,6 +138,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         data_dir: None,
         http: settings.http,
         grpc: settings.grpc,
+        bundle: None,
         dns: settings.dns.map(|address| DnsSettings { address, names }),
         etcd: settings.etcd,
         node: settings.node.clone(),

@@ -54,6 +54,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    /// Where other trust domains read the trust bundle. `None` opens no such port.
+    pub bundle: Option<SocketAddr>,
     /// `None` answers no names.
     pub dns: Option<DnsSettings>,
     /// Where etcd clients connect; loopback only. `None` opens no such port.
@@ -77,6 +79,7 @@ pub struct Settings {
 pub struct Bound {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub bundle: Option<SocketAddr>,
     pub dns: Option<SocketAddr>,
     pub etcd: Option<SocketAddr>,
 }
@@ -148,6 +151,7 @@ impl Server {
         let bound = Bound {
             http: api.local_addrs().first().copied().unwrap_or(http),
             grpc: grpc.local_addr(),
+            bundle: grpc.bundle_addr(),
             dns: dns.as_ref().map(dns::Server::local_addr),
             etcd: etcd.local_addr(),
         };
@@ -346,7 +350,7 @@ fn ca_settings(settings: &Settings) -> ca::Settings {
 }
 
 fn control_settings(settings: &Settings) -> control::Settings {
-    control::Settings { dev: settings.dev, ..control::Settings::default() }
+    control::Settings { dev: settings.dev, bundle: settings.bundle, ..control::Settings::default() }
 }
 
 /// Readers of what is registered over the HTTP API: the same as for files.

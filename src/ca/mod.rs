@@ -2,8 +2,9 @@
 //!
 //! `control`, `api` and `app` call it. A root (10 years) is kept in the store; each server makes an
 //! intermediate of its own whose key stays in memory and which signs leaves; a one-time token turns
-//! into a first leaf. One root follows another in the steps of [`rotation`]; `life` has what people may
-//! do about that. Invariants: a certificate's fields come from here and never from a request; a
+//! into a first leaf; keys of another kind sign tokens for applications (`jwt`). One root follows another
+//! in the steps of [`rotation`]; `life` has what people may do about that. Invariants: a certificate's fields
+//! come from here and never from a request; a
 //! token's use is durable before its leaf is signed; nothing returns a key of an authority.
 
 mod authority;
@@ -13,12 +14,14 @@ mod document;
 mod driver;
 mod info;
 mod issue;
+mod jwt;
 mod life;
 pub mod limits;
 mod pem;
 mod root;
 pub mod rotation;
 pub mod seal;
+mod spiffe;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -37,6 +40,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub use dev::{DEV_DIRECTORY, write_dev};
 pub use info::{Event, Leaf, RootInfo, ServerMaterial, ServiceMaterial, TokenInfo};
+pub use jwt::{DEFAULT_JWT_TTL, Jwt, MAX_JWT_TTL};
 pub use life::{Overview, RotationInfo};
 pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 
@@ -126,6 +130,7 @@ struct Inner {
     bundle: watch::Receiver<Arc<Bundle>>,
     version: watch::Receiver<u64>,
     tokens: Tokens,
+    jwt: jwt::Keeper,
     listener: OnceLock<Tell>,
     count: Arc<OnceLock<Count>>,
     tasks: [AbortHandle; 2],
@@ -183,6 +188,7 @@ impl Ca {
             count: Arc::clone(&count),
             settled: Instant::now() + custody.settle,
         };
+        let jwt = jwt::Keeper::open(Arc::clone(&store), ring.clone(), domain.clone()).await?;
         let tasks = [tokio::spawn(follower.run(revision)), tokio::spawn(driver.run())];
         Ok(Self(Arc::new(Inner {
             store,
@@ -194,6 +200,7 @@ impl Ca {
             bundle,
             version,
             tokens: Tokens::new(),
+            jwt,
             listener: OnceLock::new(),
             count,
             tasks: tasks.map(|task| task.abort_handle()),

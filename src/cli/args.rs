@@ -35,6 +35,9 @@ pub struct ServerArgs {
     /// Where etcd clients connect, in plain text and so on loopback only [default: no such port]
     #[arg(long, value_name = "IP:PORT")]
     pub etcd_addr: Option<SocketAddr>,
+    /// Where other trust domains read the trust bundle, over HTTPS with the server's SVID [default: nowhere]
+    #[arg(long, value_name = "IP:PORT")]
+    pub bundle_addr: Option<SocketAddr>,
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,

@@ -59,6 +59,7 @@ fn settings(
         data_dir,
         http,
         grpc,
+        bundle: args.bundle_addr,
         dns: dns.map(|address| DnsSettings { address, names }),
         etcd: args.etcd_addr,
         node: node(args.node.as_ref().or(agent.node_name.as_ref())).map_err(explain)?,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tonic::Status;
 
 use super::limits;
+use crate::ca::{DEFAULT_JWT_TTL, MAX_JWT_TTL};
 use crate::model::service::TaggedAddress;
 use crate::model::{
     Check, CheckDefinition, CheckKind, CheckReport, CheckStatus, Instance, InstanceId, Kind, NameError,
@@ -266,6 +267,30 @@ pub(super) fn csr(csr: &[u8]) -> Decoded<()> {
         return Err(Fault::new("csr", "it is empty; send a PKCS#10 request in DER"));
     }
     within("csr", csr.len(), limits::MAX_CSR_BYTES)
+}
+
+/// For whom a token is.
+pub(super) fn audience(audience: &[String]) -> Decoded<()> {
+    if audience.is_empty() || audience.iter().any(String::is_empty) {
+        return Err(Fault::new("audience", "it is empty; say for whom the token is"));
+    }
+    within("audience", audience.len(), limits::MAX_AUDIENCES)?;
+    let longest = audience.iter().map(String::len).max().unwrap_or_default();
+    within("audience", longest, limits::MAX_AUDIENCE_BYTES)
+}
+
+/// The life of a token; 0 is the usual one.
+pub(super) fn jwt_ttl(seconds: u32) -> Decoded<Duration> {
+    match seconds {
+        0 => Ok(DEFAULT_JWT_TTL),
+        seconds if u64::from(seconds) <= MAX_JWT_TTL.as_secs() => {
+            Ok(Duration::from_secs(seconds.into()))
+        }
+        seconds => {
+            let reason = format!("{seconds} is too long; at most {} are allowed", MAX_JWT_TTL.as_secs());
+            Err(Fault::new("ttl_s", reason))
+        }
+    }
 }
 
 pub(super) fn within(field: impl Into<String>, found: usize, limit: usize) -> Decoded<()> {

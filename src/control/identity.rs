@@ -3,16 +3,18 @@
 //! The identity in a certificate comes from the token's binding or from the caller's current
 //! certificate, never from a request; of the request for signing only the public key counts.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use futures_util::{Stream, stream};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tonic::{Request, Response, Status};
 
 use super::limits::{MAX_ENROLMENTS, MAX_RENEWALS, MAX_TOKEN_BYTES, SIGNING_QUEUE_TIMEOUT};
-use super::{convert, peer::Peer};
+use super::{convert, peer::Peer, stopping};
 use crate::ca::{Ca, CaError, Leaf};
-use crate::model::ServiceName;
+use crate::model::{JwtBundle, ServiceName};
 use crate::pb;
 
 #[derive(Clone)]
@@ -20,7 +22,10 @@ pub(super) struct Identity {
     ca: Ca,
     dev: bool,
     slots: Arc<Slots>,
+    stop: watch::Receiver<bool>,
 }
+
+type JwtKeys = Pin<Box<dyn Stream<Item = Result<pb::JwtKeys, Status>> + Send>>;
 
 /// Bounds signing. Renewals have their own slots, so that newcomers starve none.
 struct Slots {
@@ -29,10 +34,10 @@ struct Slots {
 }
 
 impl Identity {
-    pub(super) fn new(ca: Ca, dev: bool) -> Self {
+    pub(super) fn new(ca: Ca, dev: bool, stop: watch::Receiver<bool>) -> Self {
         let slots =
             Slots { enrolments: Semaphore::new(MAX_ENROLMENTS), renewals: Semaphore::new(MAX_RENEWALS) };
-        Self { ca, dev, slots: Arc::new(slots) }
+        Self { ca, dev, slots: Arc::new(slots), stop }
     }
 
     async fn first(&self, peer: &Peer, request: &pb::EnrolRequest) -> Result<Leaf, Status> {
@@ -74,13 +79,15 @@ impl Identity {
             not_before: unix_seconds(leaf.not_before),
             not_after: unix_seconds(leaf.not_after),
             bundle: Some(bundle.as_ref().into()),
-            valid_for_ms: u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX),
+            valid_for_ms: milliseconds(valid_for),
         }
     }
 }
 
 #[tonic::async_trait]
 impl pb::identity_server::Identity for Identity {
+    type WatchJwtKeysStream = JwtKeys;
+
     async fn enrol(
         &self,
         request: Request<pb::EnrolRequest>,
@@ -119,6 +126,42 @@ impl pb::identity_server::Identity for Identity {
         tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "issued for an application");
         Ok(Response::new(self.certificate(leaf)))
     }
+
+    async fn mint_jwt(&self, request: Request<pb::MintJwtRequest>) -> Result<Response<pb::Jwt>, Status> {
+        let (proven, _) = Peer::of(&request)?.service(SystemTime::now())?;
+        let pb::MintJwtRequest { audience, ttl_s } = request.into_inner();
+        convert::audience(&audience)?;
+        let ttl = convert::jwt_ttl(ttl_s)?;
+        let _slot = slot(&self.slots.renewals).await?;
+        let jwt = self.ca.mint_jwt(&proven.id, &audience, ttl, proven.not_after);
+        let jwt = jwt.map_err(|error| refusal(&error))?;
+        tracing::info!(id = %proven.id, ?audience, "token signed");
+        let valid_for = jwt.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+        Ok(Response::new(pb::Jwt { token: jwt.token, valid_for_ms: milliseconds(valid_for) }))
+    }
+
+    async fn watch_jwt_keys(
+        &self,
+        request: Request<pb::WatchJwtKeysRequest>,
+    ) -> Result<Response<JwtKeys>, Status> {
+        Peer::of(&request)?.service(SystemTime::now())?;
+        Ok(Response::new(follow(self.ca.jwt_bundle(), self.stop.clone())))
+    }
+}
+
+/// The present state and every later one, until the server stops.
+fn follow(bundle: watch::Receiver<Arc<JwtBundle>>, stop: watch::Receiver<bool>) -> JwtKeys {
+    let mut bundle = bundle;
+    bundle.mark_changed();
+    let states = stream::unfold((bundle, stop), |(mut bundle, mut stop)| async move {
+        tokio::select! {
+            changed = bundle.changed() => changed.ok()?,
+            () = stopping(&mut stop) => return None,
+        }
+        let state = pb::JwtKeys::from(bundle.borrow_and_update().as_ref());
+        Some((Ok(state), (bundle, stop)))
+    });
+    Box::pin(states)
 }
 
 async fn slot(slots: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
@@ -147,6 +190,10 @@ fn refusal(error: &CaError) -> Status {
         | CaError::Exists(_)
         | CaError::SameFile(_) => Status::internal(message),
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {

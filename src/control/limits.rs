@@ -41,6 +41,17 @@ pub const SIGNING_QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const MAX_CSR_BYTES: usize = 8 * 1024;
 /// A token has 151 characters.
 pub const MAX_TOKEN_BYTES: usize = 256;
+/// Audiences of one token, and bytes of one: a URL or a SPIFFE ID.
+pub const MAX_AUDIENCES: usize = 16;
+pub const MAX_AUDIENCE_BYTES: usize = 1024;
+
+/// Connections at once to the bundle endpoint. Readers come every few minutes and stay for one answer.
+pub const MAX_BUNDLE_CONNECTIONS: usize = 256;
+/// Time for the head of a request there, and for a whole connection.
+pub const BUNDLE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub const BUNDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// What one connection there may buffer; the least that HTTP allows.
+pub const BUNDLE_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Time for the first message of a Sync stream.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);

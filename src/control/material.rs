@@ -11,33 +11,38 @@ use tokio::time::sleep;
 use super::ControlError;
 use super::limits::MATERIAL_RETRY;
 use crate::ca::Ca;
-use crate::tls;
+use crate::model::Bundle;
+use crate::tls::TlsError;
 
 /// Longest sleep: the certificate's clock is the wall clock, which may jump while we sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
+/// What makes TLS settings of a chain, its key and the bundle.
+type Build = fn(Vec<Vec<u8>>, &[u8], &Bundle, SystemTime) -> Result<Arc<ServerConfig>, TlsError>;
+
 /// TLS settings and when to replace them.
 pub(super) struct Material {
     pub config: Arc<ServerConfig>,
+    build: Build,
     renew_at: SystemTime,
 }
 
 impl Material {
     /// New key, new certificate, current bundle.
-    pub(super) fn make(ca: &Ca) -> Result<Self, ControlError> {
+    pub(super) fn make(ca: &Ca, build: Build) -> Result<Self, ControlError> {
         let now = SystemTime::now();
         let own = ca.server_material()?;
         let bundle = ca.bundle().borrow().clone();
-        let config = tls::grpc_server_config(own.chain, &own.key, &bundle, now)?;
+        let config = build(own.chain, &own.key, &bundle, now)?;
         let left = own.not_after.duration_since(now).unwrap_or_default();
-        Ok(Self { config, renew_at: now + left / 2 })
+        Ok(Self { config, build, renew_at: now + left / 2 })
     }
 }
 
 /// Keeps the settings in `sink` fresh, for ever. When that fails the old ones stay.
 pub(super) async fn keep_fresh(ca: Ca, first: Material, sink: watch::Sender<Arc<ServerConfig>>) {
     let mut bundle = ca.bundle();
-    let mut renew_at = first.renew_at;
+    let Material { build, mut renew_at, .. } = first;
     // What was current when `first` was made is not news.
     bundle.mark_unchanged();
     loop {
@@ -46,7 +51,7 @@ pub(super) async fn keep_fresh(ca: Ca, first: Material, sink: watch::Sender<Arc<
             () = sleep(left.min(MAX_SLEEP)) => if left > MAX_SLEEP { continue },
             Ok(()) = bundle.changed() => {}
         }
-        match Material::make(&ca) {
+        match Material::make(&ca, build) {
             Ok(made) => {
                 renew_at = made.renew_at;
                 sink.send_replace(made.config);

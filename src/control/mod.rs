@@ -7,6 +7,7 @@
 mod accept;
 mod admission;
 mod answers;
+mod bundle;
 mod convert;
 pub mod edges;
 mod failure;
@@ -35,6 +36,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use self::accept::Port;
+use self::bundle::BundlePort;
 use self::edges::Edges;
 use self::material::Material;
 use self::sessions::Sessions;
@@ -46,7 +48,7 @@ use crate::pb;
 use crate::pb::identity_server::IdentityServer;
 use crate::pb::mesh_server::MeshServer;
 use crate::pb::registry_server::RegistryServer;
-use crate::tls::TlsError;
+use crate::tls::{self, TlsError};
 
 /// How a server treats its sidecars.
 #[derive(Debug, Clone)]
@@ -57,6 +59,8 @@ pub struct Settings {
     pub lease_ttl: Duration,
     /// Silence after which a sidecar is told that nothing has changed.
     pub heartbeat: Duration,
+    /// Where other trust domains read the trust bundle; nowhere without.
+    pub bundle: Option<SocketAddr>,
     /// Connections at once; see [`limits::MAX_CONNECTIONS`].
     pub max_connections: usize,
 }
@@ -65,6 +69,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             dev: false,
+            bundle: None,
             lease_ttl: Duration::from_secs(15),
             heartbeat: Duration::from_secs(5),
             max_connections: limits::MAX_CONNECTIONS,
@@ -79,6 +84,10 @@ pub enum ControlError {
         "cannot listen on {address} for gRPC: {source}; stop what uses it or choose another --grpc-addr"
     )]
     Bind { address: SocketAddr, source: io::Error },
+    #[error(
+        "cannot listen on {address} for the trust bundle: {source}; stop what uses it or choose another --bundle-addr"
+    )]
+    BindBundle { address: SocketAddr, source: io::Error },
     #[error("the server has no certificate for its gRPC port: {0}")]
     Ca(#[from] CaError),
     #[error("the server's own certificate cannot be used on the gRPC port: {0}")]
@@ -105,7 +114,8 @@ impl Server {
     ) -> Result<Bound, ControlError> {
         let listener = listen(address).map_err(|source| ControlError::Bind { address, source })?;
         let address = listener.local_addr().map_err(|source| ControlError::Bind { address, source })?;
-        let material = Material::make(&ca)?;
+        let material = Material::make(&ca, tls::grpc_server_config)?;
+        let bundle = settings.bundle.map(|address| BoundBundle::new(address, &ca)).transpose()?;
         let (stop, stopped) = watch::channel(false);
         let (edges, sessions) = (Edges::default(), Sessions::new(catalog.clone()));
         let counted = sessions.clone();
@@ -114,7 +124,18 @@ impl Server {
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
         let routes = routes(&context, &edges, &health)?;
-        Ok(Bound { listener, address, material, stop, context, edges, health, routes, tell: None })
+        Ok(Bound {
+            listener,
+            address,
+            material,
+            bundle,
+            stop,
+            context,
+            edges,
+            health,
+            routes,
+            tell: None,
+        })
     }
 }
 
@@ -123,6 +144,7 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     material: Material,
+    bundle: Option<BoundBundle>,
     stop: watch::Sender<bool>,
     context: Arc<Context>,
     edges: Edges,
@@ -131,11 +153,44 @@ pub struct Bound {
     tell: Option<answers::Tell>,
 }
 
+/// The bundle endpoint, before it serves.
+struct BoundBundle {
+    listener: TcpListener,
+    address: SocketAddr,
+    material: Material,
+}
+
+impl BoundBundle {
+    fn new(address: SocketAddr, ca: &Ca) -> Result<Self, ControlError> {
+        let failed = |source| ControlError::BindBundle { address, source };
+        let listener = listen(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, material: Material::make(ca, tls::open_server_config)? })
+    }
+
+    /// Serves until `stop`, with settings that are kept fresh.
+    async fn serve(self, ca: Ca, stop: watch::Receiver<bool>) {
+        let (sink, tls) = watch::channel(Arc::clone(&self.material.config));
+        tracing::info!(address = %self.address, "the bundle endpoint is open");
+        let port = BundlePort { tls, ca: ca.clone(), stop };
+        tokio::select! {
+            () = port.run(self.listener) => {}
+            () = material::keep_fresh(ca, self.material, sink) => {}
+        }
+    }
+}
+
 impl Bound {
     /// With the real port, when 0 was asked for.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the trust bundle is read, if anywhere.
+    #[must_use]
+    pub fn bundle_addr(&self) -> Option<SocketAddr> {
+        self.bundle.as_ref().map(|bundle| bundle.address)
     }
 
     /// What the sidecars report of their connections.
@@ -158,7 +213,7 @@ impl Bound {
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
     /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: the sidecars will be back.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, address, material, stop, context, health, routes, tell, .. } = self;
+        let Self { listener, address, material, bundle, stop, context, health, routes, tell, .. } = self;
         let (sink, tls) = watch::channel(Arc::clone(&material.config));
         let max_connections = context.settings.max_connections;
         let port = Port { tls, routes, stop: stop.subscribe(), max_connections, tell };
@@ -170,7 +225,12 @@ impl Bound {
                 set_health(&health, ServingStatus::NotServing).await;
                 stop.send_replace(true);
             };
-            tokio::join!(port.run(listener), ended);
+            let bundle = async {
+                if let Some(bundle) = bundle {
+                    bundle.serve(context.ca.clone(), stop.subscribe()).await;
+                }
+            };
+            tokio::join!(port.run(listener), bundle, ended);
         };
         tokio::select! {
             () = served => {}
@@ -194,7 +254,8 @@ fn routes(
     edges: &Edges,
     health: &HealthReporter,
 ) -> Result<Routes, ControlError> {
-    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev);
+    let identity =
+        identity::Identity::new(context.ca.clone(), context.settings.dev, context.stop.clone());
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;

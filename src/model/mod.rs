@@ -8,6 +8,7 @@ pub mod duration;
 pub mod go_json;
 pub mod hex;
 pub mod intention;
+pub mod jwt;
 pub mod name;
 pub mod reason;
 pub mod service;
@@ -19,6 +20,7 @@ pub mod upstream;
 
 pub use check::{Check, CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus};
 pub use intention::{Action, Intention, Intentions, Party, Verdict};
+pub use jwt::{JwtBundle, JwtKey};
 pub use name::{InstanceId, NameError, NodeName, ServiceName};
 pub use reason::Reason;
 pub use service::{Definition, Instance, Kind, ProxySpec, Registration, Sidecar, Upstream, Weights};

@@ -8,8 +8,8 @@ use super::generated as pb;
 use crate::model::service::TaggedAddress;
 use crate::model::snapshot::Change;
 use crate::model::{
-    Action, Bundle, Check, CheckKind, CheckReport, CheckStatus, Endpoint, EndpointId, Instance, Party,
-    Position, ProxySpec, ServiceName, Upstream,
+    Action, Bundle, Check, CheckKind, CheckReport, CheckStatus, Endpoint, EndpointId, Instance,
+    JwtBundle, JwtKey, Party, Position, ProxySpec, ServiceName, Upstream,
 };
 
 impl From<Position> for pb::Position {
@@ -21,6 +21,17 @@ impl From<Position> for pb::Position {
 impl From<pb::Position> for Position {
     fn from(position: pb::Position) -> Self {
         Self { epoch: position.epoch, revision: position.revision }
+    }
+}
+
+impl From<&JwtBundle> for pb::JwtKeys {
+    fn from(bundle: &JwtBundle) -> Self {
+        let key = |key: &JwtKey| pb::JwtKey { id: key.id().to_owned(), point: key.point().to_vec() };
+        Self {
+            trust_domain: bundle.trust_domain.as_str().to_owned(),
+            version: bundle.version,
+            keys: bundle.keys.iter().map(key).collect(),
+        }
     }
 }
 

@@ -55,7 +55,8 @@ impl Identity {
             expected: Expected::AnyService,
             mandatory: true,
         };
-        let server = settings::server(Arc::clone(&key), clients, &[ALPN_LANE, ALPN_H2, ALPN_HTTP1]);
+        let server =
+            settings::server(Arc::clone(&key), Arc::new(clients), &[ALPN_LANE, ALPN_H2, ALPN_HTTP1]);
         let control = client(&key, &trust, Expected::AnyServer, ALPN_H2);
         let clients = RwLock::new(HashMap::new());
         let is_current = check_own(&Trust::of_signing(bundle)?, &key, &[Role::Client], now).is_ok();

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
 
 pub use self::identity::Identity;
@@ -82,7 +83,23 @@ pub fn grpc_server_config(
     let trust = Arc::new(Trust::new(bundle)?);
     identity::check_own(&trust, &key, &[Role::Server], now)?;
     let clients = ClientVerifier { trust, expected: Expected::AnyMember, mandatory: false };
-    Ok(settings::server(key, clients, &[ALPN_H2]))
+    Ok(settings::server(key, Arc::new(clients), &[ALPN_H2]))
+}
+
+/// For a port whose readers need no certificate: the server's SVID, ALPN `http/1.1`; TLS 1.3 only; no
+/// tickets. The arguments are those of [`grpc_server_config`].
+///
+/// # Errors
+/// As there.
+pub fn open_server_config(
+    chain: Vec<Vec<u8>>,
+    key: &[u8],
+    bundle: &Bundle,
+    now: SystemTime,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let key = settings::certified_key(chain, key)?;
+    identity::check_own(&Trust::new(bundle)?, &key, &[Role::Server], now)?;
+    Ok(settings::server(key, WebPkiClientVerifier::no_client_auth(), &[ALPN_HTTP1]))
 }
 
 /// For enrolment, without a certificate: any server identity of the trust domain whose root has the

@@ -9,12 +9,13 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::TlsError;
 use super::provider::{VERSIONS, provider};
-use super::verify::{ClientVerifier, ServerVerifier};
+use super::verify::ServerVerifier;
 
 /// Why rustls cannot refuse the settings: it only checks that suites and groups exist for each version.
 const FITS: &str = "the provider has suites and groups for TLS 1.3";
@@ -35,13 +36,13 @@ pub(super) fn certified_key(chain: Vec<Vec<u8>>, key: &[u8]) -> Result<Arc<Certi
 /// A server that presents `key` and lets `verifier` judge its clients.
 pub(super) fn server(
     key: Arc<CertifiedKey>,
-    verifier: ClientVerifier,
+    verifier: Arc<dyn ClientCertVerifier>,
     alpn: &[&[u8]],
 ) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&VERSIONS)
         .expect(FITS)
-        .with_client_cert_verifier(Arc::new(verifier))
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -8,9 +8,13 @@
 mod accept;
 mod authority;
 mod caller;
+mod claims;
+mod follow;
 pub mod limits;
+mod mint;
 mod service;
 mod socket;
+mod token;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,7 +101,7 @@ impl Server {
     /// [`limits::STOP_GRACE`].
     pub async fn serve(self, agent: agent::Handle, shutdown: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
-        let api = Api::new(agent.svid, stopped.clone());
+        let api = Api::new(agent.application, stopped.clone());
         let api = SpiffeWorkloadApiServer::new(api).max_decoding_message_size(limits::MAX_MESSAGE_BYTES);
         let routes = Routes::new(api);
         let port = Port { routes, uids: self.uids, stop: stopped };

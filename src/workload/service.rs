@@ -1,108 +1,52 @@
-//! The calls of the Workload API.
-//!
-//! Each answer is the whole state. A stream gives it at once and again when it changes, and a slow reader
-//! misses states, never the last one.
+//! The calls of the Workload API. Each answer is the whole state; the streams are made in [`follow`].
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures_util::{Stream, stream};
+use prost_types::Struct;
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::caller::Caller;
-use super::{limits, stopping};
-use crate::agent::Svid;
+use super::follow::{Responses, Rules, current, follow};
+use super::limits::{MAX_AUDIENCE_BYTES, MAX_AUDIENCES};
+use super::mint::Mint;
+use super::{claims, token};
+use crate::agent::{Application, Svid};
+use crate::model::JwtBundle;
 use crate::pb::spiffe;
 use crate::pb::spiffe::spiffe_workload_api_server::SpiffeWorkloadApi;
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 /// See the module.
 pub(super) struct Api {
-    svid: watch::Receiver<Option<Arc<Svid>>>,
+    application: Application,
+    mint: Mint,
     stop: watch::Receiver<bool>,
 }
 
 impl Api {
-    pub(super) fn new(svid: watch::Receiver<Option<Arc<Svid>>>, stop: watch::Receiver<bool>) -> Self {
-        Self { svid, stop }
+    pub(super) fn new(application: Application, stop: watch::Receiver<bool>) -> Self {
+        Self { mint: Mint::new(application.clone()), application, stop }
     }
 
-    /// What is there now; a sidecar that has just started gets a moment.
-    async fn current(&self) -> Result<Arc<Svid>, Status> {
-        let mut svid = self.svid.clone();
-        let found = timeout(limits::FIRST_WAIT, svid.wait_for(Option::is_some)).await;
-        let found = found.ok().and_then(|found| found.ok()?.clone());
-        valid(found.ok_or_else(|| {
-            Status::unavailable(
-                "the sidecar has no certificate for its application yet; its log says why, come again",
-            )
-        })?)
-    }
-
-    /// What is there now, and again whenever `is_news` says so of the last one and the present one.
-    async fn follow<T: 'static>(
+    async fn follow_svid<T: 'static>(
         &self,
-        is_news: fn(&Arc<Svid>, &Arc<Svid>) -> bool,
+        is_news: fn(&Svid, &Svid) -> bool,
         message: fn(&Svid) -> T,
     ) -> Result<Responses<T>, Status> {
-        let follower = Follower {
-            told: None,
-            next: Some(self.current().await?),
-            svid: self.svid.clone(),
-            stop: self.stop.clone(),
-            is_news,
-        };
-        let states = stream::unfold(Some(follower), move |follower| async move {
-            let mut follower = follower?;
-            match follower.next().await {
-                Ok(svid) => Some((Ok(message(&svid)), Some(follower))),
-                Err(status) => Some((Err(status), None)),
-            }
-        });
-        Ok(Box::pin(states))
+        let rules = Rules { is_news, check: is_valid, message };
+        follow(&self.application.svid, &self.stop, rules).await
+    }
+
+    /// What the application is called.
+    async fn svid(&self) -> Result<Arc<Svid>, Status> {
+        current(&self.application.svid).await
     }
 }
 
-/// One open stream.
-struct Follower {
-    told: Option<Arc<Svid>>,
-    /// To be told first.
-    next: Option<Arc<Svid>>,
-    svid: watch::Receiver<Option<Arc<Svid>>>,
-    stop: watch::Receiver<bool>,
-    is_news: fn(&Arc<Svid>, &Arc<Svid>) -> bool,
-}
-
-impl Follower {
-    /// The next state.
-    async fn next(&mut self) -> Result<Arc<Svid>, Status> {
-        let (told, is_news) = (self.told.clone(), self.is_news);
-        let is_next = |now: &Option<Arc<Svid>>| match (&told, now) {
-            (Some(told), Some(now)) => is_news(told, now),
-            (_, now) => now.is_some(),
-        };
-        let next = match self.next.take() {
-            Some(next) => next,
-            None => {
-                let next = tokio::select! {
-                    next = self.svid.wait_for(is_next) => next.ok().and_then(|next| next.clone()),
-                    () = stopping(&mut self.stop) => None,
-                };
-                valid(next.ok_or_else(|| Status::unavailable("the sidecar is leaving; come again"))?)?
-            }
-        };
-        self.told = Some(Arc::clone(&next));
-        Ok(next)
-    }
-}
-
-fn valid(svid: Arc<Svid>) -> Result<Arc<Svid>, Status> {
+fn is_valid(svid: &Svid) -> Result<(), Status> {
     if svid.not_after > SystemTime::now() {
-        return Ok(svid);
+        return Ok(());
     }
     Err(Status::unavailable(
         "the application's certificate has expired and could not be renewed; the sidecar's log says why",
@@ -120,7 +64,8 @@ impl SpiffeWorkloadApi for Api {
         request: Request<spiffe::X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
         let Caller { uid, pid, .. } = Caller::admit(&request)?;
-        let states = self.follow(|told, now| !Arc::ptr_eq(told, now), x509_svid).await?;
+        let is_news = |told: &Svid, now: &Svid| told.key != now.key || told.bundle != now.bundle;
+        let states = self.follow_svid(is_news, x509_svid).await?;
         tracing::info!(uid, pid, "an application follows its X.509-SVID");
         Ok(Response::new(states))
     }
@@ -130,7 +75,7 @@ impl SpiffeWorkloadApi for Api {
         request: Request<spiffe::X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
         Caller::admit(&request)?;
-        let states = self.follow(|told, now| told.bundle != now.bundle, x509_bundles).await?;
+        let states = self.follow_svid(|told, now| told.bundle != now.bundle, x509_bundles).await?;
         Ok(Response::new(states))
     }
 
@@ -138,8 +83,19 @@ impl SpiffeWorkloadApi for Api {
         &self,
         request: Request<spiffe::JwtsvidRequest>,
     ) -> Result<Response<spiffe::JwtsvidResponse>, Status> {
-        Caller::admit(&request)?;
-        Err(Status::unimplemented("there are no JWT-SVIDs yet"))
+        let Caller { uid, pid, .. } = Caller::admit(&request)?;
+        let spiffe::JwtsvidRequest { audience, spiffe_id } = request.into_inner();
+        check_audience(&audience)?;
+        let id = self.svid().await?.id.to_string();
+        if !spiffe_id.is_empty() && spiffe_id != id {
+            return Err(Status::permission_denied(format!(
+                "the application is {id} and cannot have a token of another identity"
+            )));
+        }
+        let svid = self.mint.token(audience).await?;
+        tracing::info!(uid, pid, "an application takes a JWT-SVID");
+        let svid = spiffe::Jwtsvid { spiffe_id: id, svid, hint: String::new() };
+        Ok(Response::new(spiffe::JwtsvidResponse { svids: vec![svid] }))
     }
 
     async fn fetch_jwt_bundles(
@@ -147,7 +103,8 @@ impl SpiffeWorkloadApi for Api {
         request: Request<spiffe::JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
         Caller::admit(&request)?;
-        Err(Status::unimplemented("there are no JWT-SVIDs yet"))
+        let rules = Rules { is_news: |told, now| told != now, check: |_| Ok(()), message: jwt_bundles };
+        Ok(Response::new(follow(&self.application.jwt_keys, &self.stop, rules).await?))
     }
 
     async fn validate_jwtsvid(
@@ -155,8 +112,29 @@ impl SpiffeWorkloadApi for Api {
         request: Request<spiffe::ValidateJwtsvidRequest>,
     ) -> Result<Response<spiffe::ValidateJwtsvidResponse>, Status> {
         Caller::admit(&request)?;
-        Err(Status::unimplemented("there are no JWT-SVIDs yet"))
+        let spiffe::ValidateJwtsvidRequest { audience, svid } = request.into_inner();
+        if audience.is_empty() {
+            return Err(Status::invalid_argument("audience: it is empty; say who validates"));
+        }
+        let keys = current(&self.application.jwt_keys).await?;
+        let valid = token::validate(&svid, &audience, &keys, SystemTime::now())
+            .map_err(|why| Status::invalid_argument(format!("svid: {why}")))?;
+        let claims: Struct = claims::message(valid.claims);
+        let (spiffe_id, claims) = (valid.id.to_string(), Some(claims));
+        Ok(Response::new(spiffe::ValidateJwtsvidResponse { spiffe_id, claims }))
     }
+}
+
+fn check_audience(audience: &[String]) -> Result<(), Status> {
+    if audience.is_empty() || audience.iter().any(String::is_empty) {
+        return Err(Status::invalid_argument("audience: it is empty; say for whom the token is"));
+    }
+    if audience.len() > MAX_AUDIENCES || audience.iter().any(|one| one.len() > MAX_AUDIENCE_BYTES) {
+        return Err(Status::invalid_argument(format!(
+            "audience: at most {MAX_AUDIENCES} of {MAX_AUDIENCE_BYTES} bytes each are possible"
+        )));
+    }
+    Ok(())
 }
 
 fn x509_svid(svid: &Svid) -> spiffe::X509svidResponse {
@@ -173,4 +151,9 @@ fn x509_svid(svid: &Svid) -> spiffe::X509svidResponse {
 fn x509_bundles(svid: &Svid) -> spiffe::X509BundlesResponse {
     let bundle = (svid.bundle.trust_domain.id().to_string(), svid.bundle.roots.concat());
     spiffe::X509BundlesResponse { crl: Vec::new(), bundles: [bundle].into() }
+}
+
+fn jwt_bundles(bundle: &JwtBundle) -> spiffe::JwtBundlesResponse {
+    let document = bundle.jwks().to_string().into_bytes();
+    spiffe::JwtBundlesResponse { bundles: [(bundle.trust_domain.id().to_string(), document)].into() }
 }

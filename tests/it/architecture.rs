@@ -36,7 +36,7 @@ const EVERYTHING: &str = "everything";
 
 /// The files that may name protobuf types: conversions, and what holds or feeds a gRPC stream. All of
 /// `etcd` and `workload` may, which are about their messages only.
-const PB_FILES: [&str; 14] = [
+const PB_FILES: [&str; 15] = [
     "control/convert.rs",
     "control/flow.rs",
     "control/hello.rs",
@@ -45,6 +45,7 @@ const PB_FILES: [&str; 14] = [
     "control/mod.rs",
     "control/registry.rs",
     "control/sync.rs",
+    "agent/application.rs",
     "agent/convert.rs",
     "agent/credentials.rs",
     "agent/edges.rs",

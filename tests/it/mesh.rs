@@ -52,6 +52,7 @@ fn settings() -> server::Settings {
         data_dir: None,
         http: ANY,
         grpc: ANY,
+        bundle: Some(ANY),
         dns: Some(DnsSettings { address: ANY, names }),
         etcd: None,
         node: node(),

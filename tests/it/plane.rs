@@ -128,7 +128,7 @@ impl Plane {
         let (checks, checks_kept) = mpsc::channel(16);
         let (edges_out, edges) = mpsc::channel(4096);
         let handle = Handle {
-            svid: watch::channel(None).1,
+            application: weft::agent::Application::default(),
             snapshot: Arc::clone(&snapshot),
             changes: changed,
             identity: identities,

@@ -43,6 +43,7 @@ impl World {
             data_dir: None,
             http: "127.0.0.1:0".parse().unwrap(),
             grpc: "127.0.0.1:0".parse().unwrap(),
+            bundle: None,
             dns: None,
             etcd: None,
             node: NodeName::new("n1").unwrap(),

@@ -1,5 +1,6 @@
 //! The control plane and its agents over real sockets, with a store in memory.
 
+mod application;
 mod enrol;
 mod registry;
 mod rotation;

@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
-use weft::pb::spiffe::{X509BundlesRequest, X509svidRequest};
+use weft::pb::spiffe::{
+    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svidRequest,
+};
 
 use super::*;
 
@@ -39,8 +41,17 @@ async fn a_user_who_is_not_on_the_list_gets_nothing() {
     let refused = client.fetch_x509svid(call(X509svidRequest {})).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("--workload-uid"), "{refused:?}");
-    let refused = client.fetch_x509_bundles(call(X509BundlesRequest {})).await.unwrap_err();
-    assert_eq!(refused.code(), Code::PermissionDenied);
+    let jwt = JwtsvidRequest { audience: vec!["api".to_owned()], ..JwtsvidRequest::default() };
+    let check = ValidateJwtsvidRequest { audience: "api".to_owned(), svid: "a.b.c".to_owned() };
+    let others = [
+        client.fetch_x509_bundles(call(X509BundlesRequest {})).await.map(drop),
+        client.fetch_jwtsvid(call(jwt)).await.map(drop),
+        client.fetch_jwt_bundles(call(JwtBundlesRequest {})).await.map(drop),
+        client.validate_jwtsvid(call(check)).await.map(drop),
+    ];
+    for refused in others {
+        assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    }
     // Nor can it hold more than a few connections.
     let mut held = Vec::new();
     for _ in 0..weft::workload::limits::MAX_STRANGERS {

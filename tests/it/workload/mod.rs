@@ -1,6 +1,8 @@
 //! The Workload API of a sidecar, by its socket: what applications get, and what others do not.
 
+mod bundle;
 mod hostile;
+mod jwt;
 mod x509;
 
 use std::io;

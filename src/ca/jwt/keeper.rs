@@ -1,0 +1,144 @@
+//! Keeps the keys in step with the store and with the time, on every server alike: one wins each change,
+//! and the others follow it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::{KEY, Keys, damaged};
+use crate::ca::CaError;
+use crate::model::{JwtBundle, TrustDomain};
+use crate::store::{Op, Outcome, Revision, Store, StoreError, Txn};
+
+/// How often the time is looked at: keys live for weeks.
+const TICK: Duration = Duration::from_secs(60);
+/// How often a lost race may be repeated before it is an error; each loss means that another server did it.
+const ATTEMPTS: usize = 4;
+
+/// The keys in use.
+pub(in crate::ca) struct Keeper {
+    keys: Arc<ArcSwap<Keys>>,
+    bundle: watch::Receiver<Arc<JwtBundle>>,
+    follower: AbortHandle,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+impl Keeper {
+    /// Loads the keys, makes the first one when there is none, and follows the store from then on. Must be
+    /// called on a tokio runtime.
+    pub(in crate::ca) async fn open(
+        store: Arc<dyn Store>,
+        trust_domain: TrustDomain,
+    ) -> Result<Self, CaError> {
+        let (keys, revision) = maintain(&*store, SystemTime::now()).await?;
+        let (sink, bundle) = watch::channel(Arc::new(keys.bundle(&trust_domain)));
+        let keys = Arc::new(ArcSwap::from_pointee(keys));
+        let follower = Follower { store, trust_domain, keys: Arc::clone(&keys), sink };
+        let follower = tokio::spawn(follower.run(revision)).abort_handle();
+        Ok(Self { keys, bundle, follower })
+    }
+
+    pub(super) fn bundle(&self) -> watch::Receiver<Arc<JwtBundle>> {
+        self.bundle.clone()
+    }
+
+    pub(super) fn sign(&self, claims: &serde_json::Value, now: SystemTime) -> Result<String, CaError> {
+        let keys = self.keys.load();
+        keys.active(now).ok_or_else(|| damaged("it has no key"))?.sign(claims)
+    }
+}
+
+/// The keys in `store`, after whatever the time asks for, and the revision at which they were read.
+pub(super) async fn maintain(store: &dyn Store, now: SystemTime) -> Result<(Keys, Revision), CaError> {
+    for _ in 0..ATTEMPTS {
+        let image = store.load(KEY).await?;
+        let entry = image.entries.iter().find(|entry| entry.key == KEY);
+        let (known, modified) = match entry {
+            Some(entry) => (Some(Keys::decode(&entry.value)?), entry.modified),
+            None => (None, 0),
+        };
+        let wanted = match &known {
+            Some(known) => known.step(now)?,
+            None => Some(Keys::create(now)?),
+        };
+        let Some(wanted) = wanted else {
+            let known = known.ok_or_else(|| damaged("it is not there"))?;
+            return Ok((known, image.revision));
+        };
+        let txn = Txn {
+            conditions: vec![(KEY.to_owned(), modified)],
+            ops: vec![Op::Put { key: KEY.to_owned(), value: wanted.encode()? }],
+        };
+        if let Outcome::Committed(_) = store.commit(txn).await? {
+            tracing::info!(
+                version = wanted.version,
+                keys = wanted.keys.len(),
+                "keys for tokens changed"
+            );
+        }
+        // Whether this server or another did it: what counts is what the store has now.
+    }
+    Err(StoreError::Contended.into())
+}
+
+struct Follower {
+    store: Arc<dyn Store>,
+    trust_domain: TrustDomain,
+    keys: Arc<ArcSwap<Keys>>,
+    sink: watch::Sender<Arc<JwtBundle>>,
+}
+
+impl Follower {
+    /// Runs for as long as the keeper lives.
+    async fn run(self, mut revision: Revision) {
+        loop {
+            self.wait(revision).await;
+            match maintain(&*self.store, SystemTime::now()).await {
+                Ok((keys, at)) => {
+                    revision = at;
+                    self.adopt(keys);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the keys for tokens cannot be renewed; the last known ones stay");
+                    sleep(TICK).await;
+                }
+            }
+        }
+    }
+
+    /// Until the keys change after `revision`, or it is time to look at the clock.
+    async fn wait(&self, revision: Revision) {
+        let changed = async {
+            let Ok(mut commits) = self.store.watch(KEY, revision).await else { return };
+            while let Ok(commit) = commits.recv().await {
+                if commit.changes.iter().any(|(key, _)| key == KEY) {
+                    return;
+                }
+            }
+            // The store has stopped.
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = changed => {}
+            () = sleep(TICK) => {}
+        }
+    }
+
+    fn adopt(&self, keys: Keys) {
+        if keys.version <= self.keys.load().version {
+            return;
+        }
+        let news = Arc::new(keys.bundle(&self.trust_domain));
+        self.keys.store(Arc::new(keys));
+        self.sink.send_replace(news);
+    }
+}
