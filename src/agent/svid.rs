@@ -75,7 +75,12 @@ impl Applicant {
         loop {
             let channel = self.channel.wait_for(Option::is_some).await.ok()?.clone()?;
             match self.request(channel).await {
-                Ok(schedule) => return Some(schedule),
+                Ok(schedule) => {
+                    if failures > 0 {
+                        self.shared.recovered();
+                    }
+                    return Some(schedule);
+                }
                 Err(fault) => self.shared.complain(&fault),
             }
             failures = failures.saturating_add(1);

@@ -12,6 +12,7 @@ mod ask;
 mod ca;
 mod call;
 mod catalog;
+mod cert;
 mod child;
 mod client;
 mod config_entries;
@@ -73,6 +74,7 @@ Environment:
   WEFT_HTTP_AUTH        user:password for a proxy before the HTTP API
   WEFT_GRPC_ADDR        where `proxy` and `run` find the control plane, when there is no --server
   CONSUL_HTTP_ADDR ...  the same for scripts written for Consul, when there is no WEFT_...
+  SPIFFE_ENDPOINT_SOCKET  where `cert write` finds its sidecar: unix:///path
   WEFT_TOKEN            enrolment token of `proxy` and `run`, when there is no --token-file
   NO_COLOR              no colour, whatever the terminal
 
@@ -129,6 +131,9 @@ enum Command {
     /// Make certificates for testing by hand
     #[command(subcommand)]
     Ca(ca::CaCommand),
+    /// Keep an application's certificate in files
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// Show the version
     Version,
 }
@@ -190,6 +195,9 @@ fn execute(cli: &Cli, flags: &Flags, dialect: Dialect, stage: &mut Stage<'_>) ->
         }
         Command::Ca(command) => {
             ca::run(command, style).map(|report| print(&report, cli, dialect, stage))
+        }
+        Command::Cert(command) => {
+            cert::run(command, style).map(|report| print(&report, cli, dialect, stage))
         }
         Command::Version => version().map(|report| print(&report, cli, dialect, stage)),
         Command::Ask(question) => ask(question, flags, stage.env, style, stage.out, stage.err)

@@ -10,6 +10,7 @@ pub mod hex;
 pub mod intention;
 pub mod jwt;
 pub mod name;
+pub mod pem;
 pub mod reason;
 pub mod service;
 pub mod snapshot;

@@ -9,6 +9,8 @@ mod accept;
 mod authority;
 mod caller;
 mod claims;
+pub mod client;
+pub mod files;
 mod follow;
 pub mod limits;
 mod mint;

@@ -28,5 +28,6 @@ mod support;
 mod traffic;
 mod upgrade;
 mod waiting;
+mod workload;
 
 pub(crate) use support::slow;

@@ -1,6 +1,7 @@
 //! The Workload API of a sidecar, by its socket: what applications get, and what others do not.
 
 mod bundle;
+mod clients;
 mod hostile;
 mod jwt;
 mod x509;
