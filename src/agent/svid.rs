@@ -92,19 +92,32 @@ impl Applicant {
         }
     }
 
-    /// Until the certificate is to be renewed, or is not of the trust bundle any more.
+    /// Until the certificate is to be renewed, is not of the trust bundle any more, or a while after
+    /// another root has begun to sign.
     async fn keep(&self, schedule: &Schedule, identities: &mut watch::Receiver<Option<Arc<Identity>>>) {
+        let mut reissue: Option<Instant> = None;
         loop {
-            let due = schedule.due_in(Instant::now(), SystemTime::now());
+            match self.follow_bundle() {
+                Ok(true) => reissue = None,
+                Ok(false) if reissue.is_none() => {
+                    let pause = schedule.reissue_in(Rng::new().fraction());
+                    reissue = Some(Instant::now() + pause);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::info!(%error, "the application's certificate is replaced before its time");
+                    return;
+                }
+            }
+            let now = Instant::now();
+            let due = schedule.due_in(now, SystemTime::now());
+            let due = reissue.map_or(due, |at| due.min(at.saturating_duration_since(now)));
             if due.is_zero() {
                 return;
             }
             tokio::select! {
                 () = sleep(due.min(MAX_SLEEP)) => {}
-                Ok(()) = identities.changed() => if let Err(error) = self.follow_bundle() {
-                    tracing::info!(%error, "the application's certificate is replaced before its time");
-                    return;
-                },
+                Ok(()) = identities.changed() => {}
             }
         }
     }
@@ -139,15 +152,17 @@ impl Applicant {
         Ok(Svid { id, chain: got.chain, key: key.key, bundle, not_after })
     }
 
-    /// Publishes the same certificate with the bundle in use, if that is a newer one.
-    fn follow_bundle(&self) -> Result<(), TlsError> {
-        let Some(parts) = self.keeper.parts() else { return Ok(()) };
-        let Some(svid) = self.sink.borrow().clone() else { return Ok(()) };
-        if parts.bundle.version <= svid.bundle.version {
-            return Ok(());
+    /// Publishes the same certificate with the bundle in use, if that is a newer one. Says whether it is
+    /// from the root that signs now.
+    fn follow_bundle(&self) -> Result<bool, TlsError> {
+        let Some(parts) = self.keeper.parts() else { return Ok(true) };
+        let Some(svid) = self.sink.borrow().clone() else { return Ok(true) };
+        let is_newer = parts.bundle.version > svid.bundle.version;
+        let bundle = if is_newer { parts.bundle } else { svid.bundle.clone() };
+        let identity = Identity::new(0, svid.chain.clone(), &svid.key, &bundle, SystemTime::now())?;
+        if is_newer {
+            self.sink.send_replace(Some(Arc::new(Svid { bundle, ..Svid::clone(&svid) })));
         }
-        Identity::new(0, svid.chain.clone(), &svid.key, &parts.bundle, SystemTime::now())?;
-        self.sink.send_replace(Some(Arc::new(Svid { bundle: parts.bundle, ..Svid::clone(&svid) })));
-        Ok(())
+        Ok(identity.is_current())
     }
 }

@@ -1,6 +1,6 @@
 //! JWT-SVIDs: the keys that sign them, and signing.
 //!
-//! The keys are one document under [`KEY`] in the store, as the roots are. A key is published a while
+//! The keys are one document under [`KEY`] in the store, sealed as the roots' are. A key is published a while
 //! before it signs, so that whoever checks tokens knows it by then, and stays published until the last
 //! token that it signed has expired. [`Keys::step`] decides; [`keeper`] carries it out.
 
@@ -15,7 +15,7 @@ use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub(super) use self::keeper::Keeper;
+use super::seal::Keyring;
 use super::{Ca, CaError};
 use crate::model::{JwtBundle, JwtKey, SpiffeId, TrustDomain, hex};
 use crate::store::StoreError;
@@ -138,17 +139,19 @@ impl Keys {
     }
 
     /// For the store; holds the keys.
-    fn encode(&self) -> Result<Bytes, CaError> {
-        let keys = self
-            .keys
-            .iter()
-            .map(|key| KeyDocument { key: STANDARD.encode(&*key.pkcs8), signs_from: key.signs_from });
-        let document = Document { version: self.version, keys: keys.collect() };
+    fn encode(&self, ring: &Keyring) -> Result<Bytes, CaError> {
+        let seal = |key: &Arc<Key>| -> Result<_, CaError> {
+            let id = key.public.id().to_owned();
+            Ok(KeyDocument { key: ring.seal(&place(&id), &key.pkcs8)?, id, signs_from: key.signs_from })
+        };
+        let keys = self.keys.iter().map(seal).collect::<Result<_, _>>()?;
+        let document = Document { version: self.version, keys };
         let text = serde_json::to_vec(&document).map_err(|error| damaged(&error.to_string()))?;
         Ok(text.into())
     }
 
-    fn decode(value: &[u8]) -> Result<Self, CaError> {
+    /// What is stored, and whether it is sealed as `ring` would do it.
+    fn decode(value: &[u8], ring: &Keyring) -> Result<(Self, bool), CaError> {
         let document: Document =
             serde_json::from_slice(value).map_err(|error| damaged(&error.to_string()))?;
         let found = document.keys.len();
@@ -156,12 +159,14 @@ impl Keys {
             return Err(damaged(&format!("it has {found} keys; 1 to {MAX_KEYS} are possible")));
         }
         let read = |key: &KeyDocument| {
-            let pkcs8 = STANDARD.decode(&key.key).map_err(|error| damaged(&error.to_string()))?;
-            Key::from_pkcs8(Zeroizing::new(pkcs8), key.signs_from)
-                .ok_or_else(|| damaged("a key is not PKCS#8 of P-256"))
+            let pkcs8 = ring.open(&place(&key.id), &key.key)?;
+            Key::from_pkcs8(pkcs8, key.signs_from)
+                .filter(|read| read.public.id() == key.id)
+                .ok_or_else(|| damaged("a key is not PKCS#8 of P-256, or another's"))
         };
         let keys = document.keys.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { version: document.version, keys })
+        let is_current = document.keys.iter().all(|key| ring.is_current(&key.key));
+        Ok((Self { version: document.version, keys }, is_current))
     }
 }
 
@@ -200,6 +205,11 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// What a stored key is bound to.
+fn place(id: &str) -> String {
+    format!("weft jwt key|{id}")
+}
+
 fn damaged(detail: &str) -> CaError {
     StoreError::Damaged { key: KEY.to_owned(), detail: detail.to_owned() }.into()
 }
@@ -210,9 +220,10 @@ struct Document {
     keys: Vec<KeyDocument>,
 }
 
-/// PKCS#8 in base64, and seconds since the Unix epoch.
+/// The key as `seal` writes it, and seconds since the Unix epoch.
 #[derive(Serialize, Deserialize)]
 struct KeyDocument {
+    id: String,
     key: String,
     signs_from: u64,
 }

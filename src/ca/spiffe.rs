@@ -9,6 +9,7 @@ use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_SIG_ED25519,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use super::Ca;
 use crate::model::JwtKey;
@@ -34,7 +35,7 @@ impl Ca {
     }
 }
 
-/// A root as a JWK; `None` for a key of a type that no root of ours has.
+/// A root as a JWK; `None` for a key of a type that JWK has no words for.
 fn root_jwk(der: &[u8]) -> Option<Value> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let key = certificate.public_key();
@@ -50,6 +51,12 @@ fn root_jwk(der: &[u8]) -> Option<Value> {
         json!({ "kty": "EC", "use": "x509-svid", "crv": curve, "x": x, "y": y })
     } else if key.algorithm.algorithm == OID_SIG_ED25519 {
         json!({ "kty": "OKP", "use": "x509-svid", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(bytes) })
+    } else if let Ok(PublicKey::RSA(rsa)) = key.parsed() {
+        let number = |bytes: &[u8]| {
+            let leading = bytes.iter().take_while(|byte| **byte == 0).count();
+            URL_SAFE_NO_PAD.encode(&bytes[leading..])
+        };
+        json!({ "kty": "RSA", "use": "x509-svid", "n": number(rsa.modulus), "e": number(rsa.exponent) })
     } else {
         return None;
     };

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::{KEY, Keys, damaged};
 use crate::ca::CaError;
+use crate::ca::seal::Keyring;
 use crate::model::{JwtBundle, TrustDomain};
 use crate::store::{Op, Outcome, Revision, Store, StoreError, Txn};
 
@@ -37,12 +38,13 @@ impl Keeper {
     /// called on a tokio runtime.
     pub(in crate::ca) async fn open(
         store: Arc<dyn Store>,
+        ring: Keyring,
         trust_domain: TrustDomain,
     ) -> Result<Self, CaError> {
-        let (keys, revision) = maintain(&*store, SystemTime::now()).await?;
+        let (keys, revision) = maintain(&*store, &ring, SystemTime::now()).await?;
         let (sink, bundle) = watch::channel(Arc::new(keys.bundle(&trust_domain)));
         let keys = Arc::new(ArcSwap::from_pointee(keys));
-        let follower = Follower { store, trust_domain, keys: Arc::clone(&keys), sink };
+        let follower = Follower { store, ring, trust_domain, keys: Arc::clone(&keys), sink };
         let follower = tokio::spawn(follower.run(revision)).abort_handle();
         Ok(Self { keys, bundle, follower })
     }
@@ -57,26 +59,31 @@ impl Keeper {
     }
 }
 
-/// The keys in `store`, after whatever the time asks for, and the revision at which they were read.
-pub(super) async fn maintain(store: &dyn Store, now: SystemTime) -> Result<(Keys, Revision), CaError> {
+/// The keys in `store`, after whatever the time asks for, and the revision at which they were read. Keys
+/// that are not sealed as `ring` would are written anew.
+pub(super) async fn maintain(
+    store: &dyn Store,
+    ring: &Keyring,
+    now: SystemTime,
+) -> Result<(Keys, Revision), CaError> {
     for _ in 0..ATTEMPTS {
         let image = store.load(KEY).await?;
         let entry = image.entries.iter().find(|entry| entry.key == KEY);
-        let (known, modified) = match entry {
-            Some(entry) => (Some(Keys::decode(&entry.value)?), entry.modified),
-            None => (None, 0),
+        let wanted = match entry {
+            Some(entry) => {
+                let (known, is_current) = Keys::decode(&entry.value, ring)?;
+                match known.step(now)? {
+                    Some(next) => next,
+                    None if is_current => return Ok((known, image.revision)),
+                    None => known,
+                }
+            }
+            None => Keys::create(now)?,
         };
-        let wanted = match &known {
-            Some(known) => known.step(now)?,
-            None => Some(Keys::create(now)?),
-        };
-        let Some(wanted) = wanted else {
-            let known = known.ok_or_else(|| damaged("it is not there"))?;
-            return Ok((known, image.revision));
-        };
+        let modified = entry.map_or(0, |entry| entry.modified);
         let txn = Txn {
             conditions: vec![(KEY.to_owned(), modified)],
-            ops: vec![Op::Put { key: KEY.to_owned(), value: wanted.encode()? }],
+            ops: vec![Op::Put { key: KEY.to_owned(), value: wanted.encode(ring)? }],
         };
         if let Outcome::Committed(_) = store.commit(txn).await? {
             tracing::info!(
@@ -92,6 +99,7 @@ pub(super) async fn maintain(store: &dyn Store, now: SystemTime) -> Result<(Keys
 
 struct Follower {
     store: Arc<dyn Store>,
+    ring: Keyring,
     trust_domain: TrustDomain,
     keys: Arc<ArcSwap<Keys>>,
     sink: watch::Sender<Arc<JwtBundle>>,
@@ -102,7 +110,7 @@ impl Follower {
     async fn run(self, mut revision: Revision) {
         loop {
             self.wait(revision).await;
-            match maintain(&*self.store, SystemTime::now()).await {
+            match maintain(&*self.store, &self.ring, SystemTime::now()).await {
                 Ok((keys, at)) => {
                     revision = at;
                     self.adopt(keys);

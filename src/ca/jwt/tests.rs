@@ -47,24 +47,48 @@ fn a_long_sleep_is_made_up_for() {
 #[tokio::test]
 async fn servers_agree_on_the_keys_and_keep_them() {
     let store = MemoryStore::new();
-    let (one, two) = tokio::join!(maintain(&store, start()), maintain(&store, start()));
+    let ring = Keyring::default();
+    let maintain = |at| maintain(&store, &ring, at);
+    let (one, two) = tokio::join!(maintain(start()), maintain(start()));
     assert_eq!(ids(&one.unwrap().0), ids(&two.unwrap().0));
     let late = start() + 29 * DAY;
-    let (one, two) = tokio::join!(maintain(&store, late), maintain(&store, late));
+    let (one, two) = tokio::join!(maintain(late), maintain(late));
     let (one, two) = (one.unwrap().0, two.unwrap().0);
     assert_eq!((ids(&one), one.keys.len()), (ids(&two), 2));
     let image = store.load(KEY).await.unwrap();
-    let again = Keys::decode(&image.entries[0].value).unwrap();
-    assert_eq!((again.version, ids(&again)), (one.version, ids(&one)));
+    let (again, is_current) = Keys::decode(&image.entries[0].value, &ring).unwrap();
+    assert_eq!((again.version, ids(&again), is_current), (one.version, ids(&one), true));
+}
+
+#[tokio::test]
+async fn keys_are_sealed_once_there_is_something_to_seal_with() {
+    let store = MemoryStore::new();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "ab".repeat(32)).unwrap();
+    let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, only_ours).unwrap();
+    let sealing = Keyring::read(&file).unwrap();
+    let (plain, _) = maintain(&store, &Keyring::default(), start()).await.unwrap();
+    let (sealed, _) = maintain(&store, &sealing, start()).await.unwrap();
+    assert_eq!(ids(&plain), ids(&sealed), "the same key, written anew");
+    let image = store.load(KEY).await.unwrap();
+    let text = std::str::from_utf8(&image.entries[0].value).unwrap();
+    assert!(text.contains("sealed:"), "{text}");
+    assert!(Keys::decode(text.as_bytes(), &Keyring::default()).is_err());
+    // Under another's name it does not open.
+    let renamed = text.replace(&ids(&sealed)[0], &"0".repeat(32));
+    assert!(Keys::decode(renamed.as_bytes(), &sealing).is_err());
 }
 
 #[test]
 fn a_damaged_document_is_not_taken() {
-    let good = Keys::create(start()).unwrap().encode().unwrap();
-    assert!(Keys::decode(&good).is_ok());
+    let ring = Keyring::default();
+    let good = Keys::create(start()).unwrap().encode(&ring).unwrap();
+    assert!(Keys::decode(&good, &ring).is_ok());
     let many = r#"{"version":1,"keys":[]}"#;
-    let wrong = r#"{"version":1,"keys":[{"key":"AAAA","signs_from":1}]}"#;
+    let wrong = r#"{"version":1,"keys":[{"id":"k","key":"AAAA","signs_from":1}]}"#;
     for text in ["", "{}", many, wrong] {
-        assert!(Keys::decode(text.as_bytes()).is_err(), "{text}");
+        assert!(Keys::decode(text.as_bytes(), &ring).is_err(), "{text}");
     }
 }
