@@ -104,7 +104,7 @@ pub(super) fn announce(sidecar: &Sidecar) {
     let bound = sidecar.bound();
     tracing::info!(service = %sidecar.service(), inbound = %bound.inbound, admin = bound.admin.map(tracing::field::display), "sidecar listens");
     if let Some(workload) = sidecar.workload() {
-        tracing::info!(socket = %workload.path.display(), uids = ?workload.uids, "Workload API listens");
+        tracing::info!(socket = %workload.path.display(), uids = ?workload.served(), "Workload API listens");
     }
     for upstream in &bound.upstreams {
         let (destination, address) = (&upstream.destination, upstream.address);

@@ -31,6 +31,8 @@ pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Audiences of one request, and bytes of one.
 pub const MAX_AUDIENCES: usize = 16;
 pub const MAX_AUDIENCE_BYTES: usize = 1024;
+/// Tokens that are asked for at once; further callers wait.
+pub const MAX_MINTING: usize = 4;
 /// Tokens that are kept, each for other audiences.
 pub const MAX_KEPT_TOKENS: usize = 64;
 /// How long a call waits for the sidecar's first certificate before it is told to come again.

@@ -4,16 +4,18 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::limits::MAX_KEPT_TOKENS;
+use super::limits::{MAX_KEPT_TOKENS, MAX_MINTING};
 use crate::agent::{Application, MintError, Minted};
 
 /// See the module.
 pub(super) struct Mint {
     application: Application,
     kept: Mutex<HashMap<Vec<String>, Kept>>,
+    minting: Semaphore,
 }
 
 #[derive(Clone)]
@@ -26,7 +28,7 @@ struct Kept {
 
 impl Mint {
     pub(super) fn new(application: Application) -> Self {
-        Self { application, kept: Mutex::default() }
+        Self { application, kept: Mutex::default(), minting: Semaphore::new(MAX_MINTING) }
     }
 
     /// A token for these audiences with at least half of its life before it, or while the control plane is
@@ -36,6 +38,8 @@ impl Mint {
         if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.stale) {
             return Ok(kept.token.clone());
         }
+        // It is never closed.
+        let _turn = self.minting.acquire().await;
         match self.application.mint(audience.clone()).await {
             Ok(minted) => Ok(self.keep(audience, minted)),
             Err(MintError::Refused(why)) => Err(Status::permission_denied(why)),

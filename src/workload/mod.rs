@@ -21,6 +21,7 @@ mod token;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -42,6 +43,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The users that are served.
+    #[must_use]
+    pub fn served(&self) -> Vec<u32> {
+        if self.uids.is_empty() { vec![geteuid().as_raw()] } else { self.uids.clone() }
+    }
     /// The address in the form of [`ENDPOINT_VARIABLE`].
     #[must_use]
     pub fn endpoint(&self) -> String {
@@ -87,8 +93,7 @@ impl Server {
     /// # Errors
     /// When there is something else, or the socket cannot be made.
     pub fn bind(settings: &Settings, succeeds: bool) -> Result<Self, WorkloadError> {
-        let own = rustix::process::geteuid().as_raw();
-        let uids = if settings.uids.is_empty() { vec![own] } else { settings.uids.clone() };
+        let (uids, own) = (settings.served(), geteuid().as_raw());
         let only_own = uids.iter().all(|uid| *uid == own);
         let socket = Socket::bind(&settings.path, only_own, succeeds)?;
         Ok(Self { socket, uids })

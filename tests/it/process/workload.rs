@@ -37,9 +37,8 @@ impl Place {
         Path::new(&self.certs).join(name)
     }
 
-    fn serial(&self) -> String {
-        let pem = fs::read_to_string(self.file("svid.pem")).unwrap_or_default();
-        pem.lines().nth(2).unwrap_or_default().to_owned()
+    fn certificate(&self) -> String {
+        fs::read_to_string(self.file("svid.pem")).unwrap_or_default()
     }
 
     /// `weft cert write`, for ever.
@@ -70,10 +69,10 @@ async fn files_follow_the_rotation_as_a_set() {
     let tell = format!("readlink \"$WEFT_CERT_DIR/..data\" >> {}", told.display());
     let mut writer = place.writer(&["--exec", &tell]);
     until("the first files", async || place.file("svid.pem").exists()).await;
-    let (first, set) = (place.serial(), fs::canonicalize(place.file("..data")).unwrap());
+    let (first, set) = (place.certificate(), fs::canonicalize(place.file("..data")).unwrap());
     assert_eq!(fs::metadata(place.file("svid_key.pem")).unwrap().mode() & 0o777, 0o600);
     assert!(fits(&set).await);
-    until("a rotation", async || place.serial() != first).await;
+    until("a rotation", async || place.certificate() != first).await;
     let next = fs::canonicalize(place.file("..data")).unwrap();
     assert_ne!(set, next);
     assert!(fits(&next).await && fits(&set).await, "who reads the old set still can");
@@ -87,12 +86,12 @@ async fn the_writer_outlives_its_sidecar_and_a_dead_socket_is_replaced() {
     let web = place.mesh.sidecar(&place.spec()).await;
     let mut writer = place.writer(&[]);
     until("the first files", async || place.file("svid.pem").exists()).await;
-    let first = place.serial();
+    let first = place.certificate();
     web.kill().await;
     assert!(Path::new(place.socket).exists(), "nobody was left to remove it");
     writer.said("trouble with the Workload API; trying again").await;
     let mut web = place.mesh.sidecar(&place.spec()).await;
-    until("the files of the next sidecar", async || place.serial() != first).await;
+    until("the files of the next sidecar", async || place.certificate() != first).await;
     // A second sidecar cannot take the place of one that lives.
     let mut second = place.mesh.launch(&place.spec()).await;
     assert_ne!(second.ended().await, 0);
@@ -113,10 +112,10 @@ async fn an_upgrade_in_place_hands_the_socket_on() {
     let mut old = place.mesh.sidecar(&spec).await;
     let mut writer = place.writer(&[]);
     until("the first files", async || place.file("svid.pem").exists()).await;
-    let first = place.serial();
+    let first = place.certificate();
     let mut new = Sidecar::ready(place.mesh.launch_with(&spec, None)).await;
     assert_eq!(old.process.ended().await, 0);
-    until("the successor's files", async || place.serial() != first).await;
+    until("the successor's files", async || place.certificate() != first).await;
     assert!(Path::new(place.socket).exists(), "it is the successor's");
     assert_eq!(writer.stop().await, 0);
     assert_eq!(new.stop().await, 0);

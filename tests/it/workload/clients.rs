@@ -30,7 +30,7 @@ async fn the_library_for_python_follows_rotations_and_checks_tokens() {
     }
     let world = World::with(Duration::from_secs(10), &[]).await;
     let mut script = Command::new(python);
-    script.arg(root.join("tests/clients/spiffe.py")).arg(world.socket());
+    script.arg(root.join("tests/clients/workload.py")).arg(world.socket());
     let ran = script.stdin(Stdio::null()).kill_on_drop(true).output();
     let ran = tokio::time::timeout(6 * DEADLINE, ran).await.expect("the script does not end").unwrap();
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));

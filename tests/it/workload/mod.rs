@@ -1,5 +1,6 @@
 //! The Workload API of a sidecar, by its socket: what applications get, and what others do not.
 
+mod authority;
 mod bundle;
 mod clients;
 mod hostile;
