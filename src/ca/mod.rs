@@ -31,7 +31,7 @@ pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 use self::issue::{Names, Request};
 use self::state::{Follower, State};
 use self::token::Tokens;
-use crate::model::{Bundle, ServiceName, SpiffeId, Token, TrustDomain};
+use crate::model::{Bundle, Serial, ServiceName, SpiffeId, Token, TrustDomain};
 use crate::store::{Store, StoreError};
 
 #[derive(Debug, Clone)]
@@ -266,7 +266,8 @@ impl Ca {
     /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
     /// an `id` of another trust domain.
     pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
-        let leaf = Request::parse(csr).and_then(|request| self.sign(id, &request));
+        let signed = |request: Request| self.sign(id, &request, issue::first_serial(request.key(), 0));
+        let leaf = Request::parse(csr).and_then(signed);
         self.tell(Event::Leaf { granted: leaf.is_ok() });
         leaf
     }
@@ -381,17 +382,18 @@ impl Ca {
         let hash = request.key_hash();
         self.0.tokens.redeem(&*self.0.store, &token, service, &hash, SystemTime::now()).await?;
         self.tell(Event::TokenUsed);
-        self.sign(&id, &request)
+        self.sign(&id, &request, issue::first_serial(request.key(), 1))
     }
 
-    fn sign(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
+    fn sign(&self, id: &SpiffeId, request: &Request, serial: Serial) -> Result<Leaf, CaError> {
         if !id.is_member_of(self.trust_domain()) {
             return Err(CaError::Signing(format!("{id} is not of this trust domain")));
         }
         let now = SystemTime::now();
         let ttl = self.0.settings.leaf_ttl;
         let state = self.state(now)?;
-        issue::leaf(&state.intermediate, id, request.key(), Names::IdentityOnly, ttl, now)
+        let (intermediate, names) = (&state.intermediate, Names::IdentityOnly);
+        issue::numbered_leaf(intermediate, id, request.key(), serial, names, ttl, now)
     }
 
     /// The state to sign with, after making a new intermediate if the old one is too short.

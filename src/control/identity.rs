@@ -6,19 +6,20 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tonic::{Request, Response, Status};
 
 use super::limits::{MAX_ENROLMENTS, MAX_RENEWALS, MAX_TOKEN_BYTES, SIGNING_QUEUE_TIMEOUT};
 use super::{convert, peer::Peer};
 use crate::ca::{Ca, CaError, Leaf};
-use crate::model::ServiceName;
+use crate::model::{Bans, ServiceName};
 use crate::pb;
 
 #[derive(Clone)]
 pub(super) struct Identity {
     ca: Ca,
     dev: bool,
+    bans: watch::Receiver<Arc<Bans>>,
     slots: Arc<Slots>,
 }
 
@@ -29,21 +30,33 @@ struct Slots {
 }
 
 impl Identity {
-    pub(super) fn new(ca: Ca, dev: bool) -> Self {
+    pub(super) fn new(ca: Ca, dev: bool, bans: watch::Receiver<Arc<Bans>>) -> Self {
         let slots =
             Slots { enrolments: Semaphore::new(MAX_ENROLMENTS), renewals: Semaphore::new(MAX_RENEWALS) };
-        Self { ca, dev, slots: Arc::new(slots) }
+        Self { ca, dev, bans, slots: Arc::new(slots) }
     }
 
     async fn first(&self, peer: &Peer, request: &pb::EnrolRequest) -> Result<Leaf, Status> {
         let service = convert::service(&request.service, "service")?;
         convert::csr(&request.csr)?;
         convert::within("token", request.token.len(), MAX_TOKEN_BYTES)?;
+        self.check_ban(&service)?;
         let _slot = slot(&self.slots.enrolments).await?;
         if request.token.is_empty() {
             return self.without_token(peer, &service, &request.csr);
         }
         self.ca.enrol(&request.token, &service, &request.csr).await.map_err(|error| refusal(&error))
+    }
+
+    /// The verifier refuses certificates; a service that is banned gets no new ones either.
+    fn check_ban(&self, service: &ServiceName) -> Result<(), Status> {
+        let id = self.ca.service_id(service).map_err(|error| refusal(&error))?;
+        if self.bans.borrow().has_identity(&id) {
+            return Err(Status::permission_denied(format!(
+                "service {service} is banned; lift that with `weft ban remove --service {service}`"
+            )));
+        }
+        Ok(())
     }
 
     /// A server in dev mode believes whoever is on the same machine.

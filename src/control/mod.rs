@@ -46,7 +46,7 @@ use crate::pb;
 use crate::pb::identity_server::IdentityServer;
 use crate::pb::mesh_server::MeshServer;
 use crate::pb::registry_server::RegistryServer;
-use crate::tls::TlsError;
+use crate::tls::{BanList, TlsError};
 
 /// How a server treats its sidecars.
 #[derive(Debug, Clone)]
@@ -105,14 +105,16 @@ impl Server {
     ) -> Result<Bound, ControlError> {
         let listener = listen(address).map_err(|source| ControlError::Bind { address, source })?;
         let address = listener.local_addr().map_err(|source| ControlError::Bind { address, source })?;
-        let material = Material::make(&ca)?;
+        let bans = BanList::default();
+        bans.replace(Arc::clone(&catalog.bans().borrow()));
+        let material = Material::make(&ca, &bans)?;
         let (stop, stopped) = watch::channel(false);
         let (edges, sessions) = (Edges::default(), Sessions::new(catalog.clone()));
         let health = HealthReporter::new();
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
         let routes = routes(&context, &edges, &health)?;
-        Ok(Bound { listener, address, material, stop, context, edges, health, routes, tell: None })
+        Ok(Bound { listener, address, material, bans, stop, context, edges, health, routes, tell: None })
     }
 }
 
@@ -121,6 +123,7 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     material: Material,
+    bans: BanList,
     stop: watch::Sender<bool>,
     context: Arc<Context>,
     edges: Edges,
@@ -156,10 +159,14 @@ impl Bound {
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
     /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: the sidecars will be back.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, address, material, stop, context, health, routes, tell, .. } = self;
+        let Self {
+            listener, address, material, bans: list, stop, context, health, routes, tell, ..
+        } = self;
         let (sink, tls) = watch::channel(Arc::clone(&material.config));
         let max_connections = context.settings.max_connections;
-        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, tell };
+        let bans = context.catalog.bans();
+        let following = material::follow_bans(bans.clone(), list.clone());
+        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, bans, tell };
         tracing::info!(%address, dev = context.settings.dev, "gRPC port is open");
         set_health(&health, ServingStatus::Serving).await;
         let served = async {
@@ -172,7 +179,8 @@ impl Bound {
         };
         tokio::select! {
             () = served => {}
-            () = material::keep_fresh(context.ca.clone(), material, sink) => {}
+            () = material::keep_fresh(context.ca.clone(), list, material, sink) => {}
+            () = following => {}
             () = sweep_board(&context.sessions) => {}
         }
     }
@@ -192,7 +200,8 @@ fn routes(
     edges: &Edges,
     health: &HealthReporter,
 ) -> Result<Routes, ControlError> {
-    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev);
+    let identity =
+        identity::Identity::new(context.ca.clone(), context.settings.dev, context.catalog.bans());
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;

@@ -1,5 +1,6 @@
 //! The control plane and its agents over real sockets, with a store in memory.
 
+mod bans;
 mod enrol;
 mod registry;
 mod succession;
