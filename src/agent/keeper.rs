@@ -19,6 +19,9 @@ pub(super) struct Keeper {
     pub bans: BanList,
     /// Wakes the renewal before its time.
     pub renew_now: Notify,
+    /// Held while a certificate is being renewed, and while a successor is being told of it: of two
+    /// processes with one key only one may renew.
+    pub renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -38,7 +41,7 @@ pub(super) struct Parts {
 impl Keeper {
     pub(super) fn new(service: ServiceName, sink: watch::Sender<Option<Arc<Identity>>>) -> Self {
         let (held, bans) = (Mutex::default(), BanList::default());
-        Self { service, sink, held, bans, renew_now: Notify::new() }
+        Self { service, sink, held, bans, renew_now: Notify::new(), renewing: Arc::default() }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<Identity>>> {

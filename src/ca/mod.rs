@@ -6,6 +6,7 @@
 //! token's use is durable before its leaf is signed; nothing returns a key of an authority.
 
 mod dev;
+mod enrolment;
 mod issue;
 mod pem;
 mod root;
@@ -26,12 +27,14 @@ use tokio::task::AbortHandle;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use dev::{DEV_DIRECTORY, write_dev};
+pub use enrolment::MAX_ENROLMENTS;
 pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 
+use self::enrolment::{Claim, Enrolments, Granted, Refusal};
 use self::issue::{Names, Request};
 use self::state::{Follower, State};
 use self::token::Tokens;
-use crate::model::{Bundle, Serial, ServiceName, SpiffeId, Token, TrustDomain};
+use crate::model::{Bundle, EnrolmentId, Serial, ServiceName, SpiffeId, Token, TrustDomain};
 use crate::store::{Store, StoreError};
 
 #[derive(Debug, Clone)]
@@ -56,6 +59,15 @@ pub enum CaError {
     TokenRefused,
     #[error("the token is not for service {service}; it is bound to {bound}")]
     TokenForOther { service: String, bound: String },
+    #[error(
+        "the certificate of {id} is not renewed: {refusal}; enrol this sidecar anew with a token, and see \
+         docs/identity.md (enrolment {enrolment})"
+    )]
+    NotRenewed { id: SpiffeId, enrolment: EnrolmentId, refusal: Refusal },
+    #[error(
+        "there are {MAX_ENROLMENTS} enrolments whose certificates have not expired, which is too many"
+    )]
+    TooManyEnrolments,
     #[error("the token cannot be created: {0}")]
     TokenLimit(String),
     #[error("{path} cannot be {action}: {source}")]
@@ -147,6 +159,8 @@ pub enum Event {
     TokenUsed,
     TokenRefused,
     TokenRevoked,
+    /// A renewal was granted or refused, in one word.
+    Renewal(&'static str),
 }
 
 type Tell = Box<dyn Fn(Event) + Send + Sync>;
@@ -164,6 +178,7 @@ struct Inner {
     renewing: Mutex<()>,
     bundle: watch::Receiver<Arc<Bundle>>,
     tokens: Tokens,
+    enrolments: Enrolments,
     listener: OnceLock<Tell>,
     follower: AbortHandle,
 }
@@ -202,6 +217,7 @@ impl Ca {
             renewing: Mutex::new(()),
             bundle,
             tokens: Tokens::new(),
+            enrolments: Enrolments::new(),
             listener: OnceLock::new(),
             follower: follower.abort_handle(),
         })))
@@ -382,7 +398,67 @@ impl Ca {
         let hash = request.key_hash();
         self.0.tokens.redeem(&*self.0.store, &token, service, &hash, SystemTime::now()).await?;
         self.tell(Event::TokenUsed);
-        self.sign(&id, &request, issue::first_serial(request.key(), 1))
+        self.begin(&id, &request).await
+    }
+
+    /// A first certificate without a token. Whoever calls this has made sure of the caller.
+    ///
+    /// # Errors
+    /// As [`Self::enrol`], but for the token.
+    pub async fn admit(&self, service: &ServiceName, csr: &[u8]) -> Result<Leaf, CaError> {
+        let admitted = async {
+            let request = Request::parse(csr)?;
+            self.begin(&self.service_id(service)?, &request).await
+        };
+        let leaf = admitted.await;
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        leaf
+    }
+
+    /// Begins an enrolment and signs its first certificate.
+    async fn begin(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
+        let mut serial = issue::first_serial(request.key(), 1);
+        let key = request.key_hash();
+        let claim = self.claim(id, &key);
+        serial.generation = self.0.enrolments.begin(&*self.0.store, serial.enrolment, &claim).await?;
+        self.sign(id, request, serial)
+    }
+
+    /// Signs the next certificate for the holder of one with this identity and serial number (lower-case
+    /// hex), which its connection has proven. The generation grows first, durably; the same key may ask
+    /// again.
+    ///
+    /// # Errors
+    /// [`CaError::NotRenewed`] when somebody else has renewed that certificate, or it was not got by
+    /// enrolment; otherwise as [`Self::issue`].
+    pub async fn renew(&self, id: &SpiffeId, serial: &str, csr: &[u8]) -> Result<Leaf, CaError> {
+        let leaf = self.renew_and_sign(id, serial, csr).await;
+        if let Err(CaError::NotRenewed { refusal, .. }) = &leaf {
+            self.tell(Event::Renewal(refusal.word()));
+        }
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        leaf
+    }
+
+    async fn renew_and_sign(&self, id: &SpiffeId, serial: &str, csr: &[u8]) -> Result<Leaf, CaError> {
+        let request = Request::parse(csr)?;
+        // One of another form is not of an enrolment either.
+        let mut serial = Serial::parse(serial).unwrap_or_else(|| issue::first_serial(request.key(), 0));
+        let key = request.key_hash();
+        let claim = self.claim(id, &key);
+        let (generation, granted) = self.0.enrolments.renew(&*self.0.store, serial, &claim).await?;
+        if granted == Granted::Adopted {
+            let enrolment = serial.enrolment;
+            tracing::warn!(target: "weft::audit", %id, %enrolment, generation, "renewed an enrolment that was not on record");
+        }
+        self.tell(Event::Renewal(granted.word()));
+        serial.generation = generation;
+        self.sign(id, &request, serial)
+    }
+
+    fn claim<'a>(&self, identity: &'a SpiffeId, key_sha256: &'a str) -> Claim<'a> {
+        let now = SystemTime::now();
+        Claim { identity, key_sha256, not_after: now + self.0.settings.leaf_ttl, now }
     }
 
     fn sign(&self, id: &SpiffeId, request: &Request, serial: Serial) -> Result<Leaf, CaError> {

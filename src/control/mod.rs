@@ -17,6 +17,7 @@ pub mod limits;
 mod material;
 mod mesh;
 mod peer;
+mod rates;
 mod registry;
 pub mod sessions;
 mod sync;
@@ -29,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -37,6 +39,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use self::accept::Port;
 use self::edges::Edges;
 use self::material::Material;
+use self::rates::Rates;
 use self::sessions::Sessions;
 use self::sync::Context;
 use crate::ca::{Ca, CaError};
@@ -113,8 +116,21 @@ impl Server {
         let health = HealthReporter::new();
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
-        let routes = routes(&context, &edges, &health)?;
-        Ok(Bound { listener, address, material, bans, stop, context, edges, health, routes, tell: None })
+        let rates = Arc::new(Rates::new(Instant::now()));
+        let routes = routes(&context, &edges, &health, &rates)?;
+        Ok(Bound {
+            listener,
+            address,
+            material,
+            bans,
+            stop,
+            context,
+            edges,
+            health,
+            routes,
+            rates,
+            tell: None,
+        })
     }
 }
 
@@ -129,6 +145,7 @@ pub struct Bound {
     edges: Edges,
     health: HealthReporter,
     routes: Routes,
+    rates: Arc<Rates>,
     tell: Option<answers::Tell>,
 }
 
@@ -154,6 +171,11 @@ impl Bound {
     /// Calls `tell` with the method and status code of each call once it has ended. It must not block.
     pub fn on_answer(&mut self, tell: impl Fn(&'static str, &'static str) + Send + Sync + 'static) {
         self.tell = Some(Arc::new(tell));
+    }
+
+    /// Calls `tell` with each limit of rate that a request for a certificate meets. It must not block.
+    pub fn on_limited(&self, tell: impl Fn(&'static str) + Send + Sync + 'static) {
+        self.rates.listen(tell);
     }
 
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
@@ -199,9 +221,10 @@ fn routes(
     context: &Arc<Context>,
     edges: &Edges,
     health: &HealthReporter,
+    rates: &Arc<Rates>,
 ) -> Result<Routes, ControlError> {
-    let identity =
-        identity::Identity::new(context.ca.clone(), context.settings.dev, context.catalog.bans());
+    let (bans, rates) = (context.catalog.bans(), Arc::clone(rates));
+    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev, bans, rates);
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;

@@ -3,6 +3,7 @@
 mod bans;
 mod enrol;
 mod registry;
+mod renewal;
 mod succession;
 mod sync;
 
