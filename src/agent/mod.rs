@@ -17,7 +17,7 @@ mod renewal;
 mod shared;
 mod stream;
 
-pub use estate::{Estate, Succession};
+pub use estate::{Estate, Rest, Succession};
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -211,8 +211,13 @@ impl Agent {
         tasks.spawn(keep_results(checks, checks_source, results_sink));
         let reporter = Reporter { instance, identity, channel, life: life.clone() };
         tasks.spawn(reporter.run(edges_source));
-        let credentials =
-            Credentials { shared: Arc::clone(&shared), keeper: Arc::clone(&keeper), service, token };
+        let credentials = Credentials {
+            shared: Arc::clone(&shared),
+            keeper: Arc::clone(&keeper),
+            role: role.clone(),
+            service,
+            token,
+        };
         let enrolment_failed = failed.clone();
         tasks.spawn(async move {
             let fault = credentials.run().await;

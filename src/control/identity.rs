@@ -6,20 +6,24 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tonic::{Request, Response, Status};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status};
 
 use super::limits::{MAX_ENROLMENTS, MAX_RENEWALS, MAX_TOKEN_BYTES, SIGNING_QUEUE_TIMEOUT};
+use super::rates::{Limit, Rates};
 use super::{convert, peer::Peer};
 use crate::ca::{Ca, CaError, Leaf};
-use crate::model::ServiceName;
+use crate::model::{Bans, Serial, ServiceName};
 use crate::pb;
 
 #[derive(Clone)]
 pub(super) struct Identity {
     ca: Ca,
     dev: bool,
+    bans: watch::Receiver<Arc<Bans>>,
     slots: Arc<Slots>,
+    rates: Arc<Rates>,
 }
 
 /// Bounds signing. Renewals have their own slots, so that newcomers starve none.
@@ -29,32 +33,65 @@ struct Slots {
 }
 
 impl Identity {
-    pub(super) fn new(ca: Ca, dev: bool) -> Self {
+    pub(super) fn new(ca: Ca, dev: bool, bans: watch::Receiver<Arc<Bans>>, rates: Arc<Rates>) -> Self {
         let slots =
             Slots { enrolments: Semaphore::new(MAX_ENROLMENTS), renewals: Semaphore::new(MAX_RENEWALS) };
-        Self { ca, dev, slots: Arc::new(slots) }
+        Self { ca, dev, bans, slots: Arc::new(slots), rates }
     }
 
     async fn first(&self, peer: &Peer, request: &pb::EnrolRequest) -> Result<Leaf, Status> {
         let service = convert::service(&request.service, "service")?;
         convert::csr(&request.csr)?;
         convert::within("token", request.token.len(), MAX_TOKEN_BYTES)?;
+        self.check_ban(&service)?;
+        let source = peer.address.ip();
+        self.rates.may_enrol(&service, source, Instant::now()).map_err(too_often)?;
+        let leaf = self.admit(peer, &service, request).await;
+        match &leaf {
+            Ok(_) => self.rates.enrolled(&service, Instant::now()),
+            Err(status) if is_wrong(status.code()) => self.rates.refused(source, Instant::now()),
+            Err(_) => {}
+        }
+        leaf
+    }
+
+    async fn admit(
+        &self,
+        peer: &Peer,
+        service: &ServiceName,
+        request: &pb::EnrolRequest,
+    ) -> Result<Leaf, Status> {
         let _slot = slot(&self.slots.enrolments).await?;
         if request.token.is_empty() {
-            return self.without_token(peer, &service, &request.csr);
+            return self.without_token(peer, service, &request.csr).await;
         }
-        self.ca.enrol(&request.token, &service, &request.csr).await.map_err(|error| refusal(&error))
+        self.ca.enrol(&request.token, service, &request.csr).await.map_err(|error| refusal(&error))
+    }
+
+    /// The verifier refuses certificates; a service that is banned gets no new ones either.
+    fn check_ban(&self, service: &ServiceName) -> Result<(), Status> {
+        let id = self.ca.service_id(service).map_err(|error| refusal(&error))?;
+        if self.bans.borrow().has_identity(&id) {
+            return Err(Status::permission_denied(format!(
+                "service {service} is banned; lift that with `weft ban remove --service {service}`"
+            )));
+        }
+        Ok(())
     }
 
     /// A server in dev mode believes whoever is on the same machine.
-    fn without_token(&self, peer: &Peer, service: &ServiceName, csr: &[u8]) -> Result<Leaf, Status> {
+    async fn without_token(
+        &self,
+        peer: &Peer,
+        service: &ServiceName,
+        csr: &[u8],
+    ) -> Result<Leaf, Status> {
         if !self.dev || !peer.is_local() {
             return Err(Status::unauthenticated(
                 "a token is needed; create one on the server with `weft token create --service NAME`",
             ));
         }
-        let id = self.ca.service_id(service).map_err(|error| refusal(&error))?;
-        self.ca.issue(&id, csr).map_err(|error| refusal(&error))
+        self.ca.admit(service, csr).await.map_err(|error| refusal(&error))
     }
 
     fn certificate(&self, leaf: Leaf) -> pb::Certificate {
@@ -96,11 +133,22 @@ impl pb::identity_server::Identity for Identity {
         &self,
         request: Request<pb::RenewRequest>,
     ) -> Result<Response<pb::Certificate>, Status> {
-        let (proven, _) = Peer::of(&request)?.service(SystemTime::now())?;
+        let peer = Peer::of(&request)?;
+        let (proven, _) = peer.service(SystemTime::now())?;
         let csr = request.into_inner().csr;
         convert::csr(&csr)?;
+        let enrolment = Serial::parse(&proven.serial).map(|serial| serial.enrolment.to_string());
+        let sidecar = enrolment.as_deref().unwrap_or(proven.id.as_str());
+        self.rates.renew(sidecar, Instant::now()).map_err(too_often)?;
         let _slot = slot(&self.slots.renewals).await?;
-        let leaf = self.ca.issue(&proven.id, &csr).map_err(|error| refusal(&error))?;
+        let renewed = self.ca.renew(&proven.id, &proven.serial, &csr).await;
+        let leaf = renewed.map_err(|error| {
+            if let CaError::NotRenewed { enrolment, .. } = &error {
+                let (peer, id, serial) = (peer.address, &proven.id, &proven.serial);
+                tracing::error!(target: "weft::audit", %peer, %id, %serial, %enrolment, %error, "renewal refused");
+            }
+            refusal(&error)
+        })?;
         tracing::debug!(id = %leaf.id, serial = %leaf.serial, "renewed");
         Ok(Response::new(self.certificate(leaf)))
     }
@@ -115,11 +163,23 @@ async fn slot(slots: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
     }
 }
 
+/// Whether the caller had no right to what it asked for, or asked for nothing that could be.
+const fn is_wrong(code: Code) -> bool {
+    matches!(code, Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument)
+}
+
+fn too_often(limit: Limit) -> Status {
+    Status::resource_exhausted(format!(
+        "certificates are asked for too often ({limit}); try again in a few seconds"
+    ))
+}
+
 fn refusal(error: &CaError) -> Status {
     let message = error.to_string();
     match error {
         CaError::TokenRefused => Status::unauthenticated(message),
-        CaError::TokenForOther { .. } => Status::permission_denied(message),
+        CaError::TokenForOther { .. } | CaError::NotRenewed { .. } => Status::permission_denied(message),
+        CaError::TooManyEnrolments => Status::resource_exhausted(message),
         CaError::Request(_) => Status::invalid_argument(format!("csr: {message}")),
         CaError::Store(_) => Status::unavailable(message),
         CaError::Name { .. } => Status::invalid_argument(format!("service: {message}")),

@@ -17,6 +17,7 @@ pub mod limits;
 mod material;
 mod mesh;
 mod peer;
+mod rates;
 mod registry;
 pub mod sessions;
 mod sync;
@@ -29,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -37,6 +39,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use self::accept::Port;
 use self::edges::Edges;
 use self::material::Material;
+use self::rates::Rates;
 use self::sessions::Sessions;
 use self::sync::Context;
 use crate::ca::{Ca, CaError};
@@ -46,7 +49,7 @@ use crate::pb;
 use crate::pb::identity_server::IdentityServer;
 use crate::pb::mesh_server::MeshServer;
 use crate::pb::registry_server::RegistryServer;
-use crate::tls::TlsError;
+use crate::tls::{BanList, TlsError};
 
 /// How a server treats its sidecars.
 #[derive(Debug, Clone)]
@@ -105,7 +108,9 @@ impl Server {
     ) -> Result<Bound, ControlError> {
         let listener = listen(address).map_err(|source| ControlError::Bind { address, source })?;
         let address = listener.local_addr().map_err(|source| ControlError::Bind { address, source })?;
-        let material = Material::make(&ca)?;
+        let bans = BanList::default();
+        bans.replace(Arc::clone(&catalog.bans().borrow()));
+        let material = Material::make(&ca, &bans)?;
         let (stop, stopped) = watch::channel(false);
         let (edges, sessions) = (Edges::default(), Sessions::new(catalog.clone()));
         let counted = sessions.clone();
@@ -113,8 +118,21 @@ impl Server {
         let health = HealthReporter::new();
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
-        let routes = routes(&context, &edges, &health)?;
-        Ok(Bound { listener, address, material, stop, context, edges, health, routes, tell: None })
+        let rates = Arc::new(Rates::new(Instant::now()));
+        let routes = routes(&context, &edges, &health, &rates)?;
+        Ok(Bound {
+            listener,
+            address,
+            material,
+            bans,
+            stop,
+            context,
+            edges,
+            health,
+            routes,
+            rates,
+            tell: None,
+        })
     }
 }
 
@@ -123,11 +141,13 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     material: Material,
+    bans: BanList,
     stop: watch::Sender<bool>,
     context: Arc<Context>,
     edges: Edges,
     health: HealthReporter,
     routes: Routes,
+    rates: Arc<Rates>,
     tell: Option<answers::Tell>,
 }
 
@@ -155,13 +175,22 @@ impl Bound {
         self.tell = Some(Arc::new(tell));
     }
 
+    /// Calls `tell` with each limit of rate that a request for a certificate meets. It must not block.
+    pub fn on_limited(&self, tell: impl Fn(&'static str) + Send + Sync + 'static) {
+        self.rates.listen(tell);
+    }
+
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
     /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: the sidecars will be back.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, address, material, stop, context, health, routes, tell, .. } = self;
+        let Self {
+            listener, address, material, bans: list, stop, context, health, routes, tell, ..
+        } = self;
         let (sink, tls) = watch::channel(Arc::clone(&material.config));
         let max_connections = context.settings.max_connections;
-        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, tell };
+        let bans = context.catalog.bans();
+        let following = material::follow_bans(bans.clone(), list.clone());
+        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, bans, tell };
         tracing::info!(%address, dev = context.settings.dev, "gRPC port is open");
         set_health(&health, ServingStatus::Serving).await;
         let served = async {
@@ -174,7 +203,8 @@ impl Bound {
         };
         tokio::select! {
             () = served => {}
-            () = material::keep_fresh(context.ca.clone(), material, sink) => {}
+            () = material::keep_fresh(context.ca.clone(), list, material, sink) => {}
+            () = following => {}
             () = sweep_board(&context.sessions) => {}
         }
     }
@@ -193,8 +223,10 @@ fn routes(
     context: &Arc<Context>,
     edges: &Edges,
     health: &HealthReporter,
+    rates: &Arc<Rates>,
 ) -> Result<Routes, ControlError> {
-    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev);
+    let (bans, rates) = (context.catalog.bans(), Arc::clone(rates));
+    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev, bans, rates);
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;

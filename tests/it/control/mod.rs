@@ -1,7 +1,9 @@
 //! The control plane and its agents over real sockets, with a store in memory.
 
+mod bans;
 mod enrol;
 mod registry;
+mod renewal;
 mod rotation;
 mod succession;
 mod sync;
