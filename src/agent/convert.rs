@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::ban::Subject;
 use crate::model::snapshot::Change;
 use crate::model::{
     Action, Bundle, CheckId, CheckReport, CheckStatus, Endpoint, EndpointId, InstanceId, JwtBundle,
@@ -60,6 +61,8 @@ pub(super) fn change(message: pb::Resource) -> Result<Change, Refused> {
             Ok(Change::IntentionGone { source, destination })
         }
         Some(Resource::DefaultAction(message)) => default_action(message),
+        Some(Resource::Ban(message)) => subject(&message).map(Change::Ban),
+        Some(Resource::BanGone(message)) => subject(&message).map(Change::BanGone),
         Some(Resource::Bundle(message)) => {
             bundle(message).map(Change::Bundle).map_err(|reason| Refused::bundle(&reason))
         }
@@ -126,6 +129,17 @@ fn default_action(message: pb::DefaultAction) -> Result<Change, Refused> {
     let reason = format!("{} is not an action; it denies", message.action);
     let instead = Some(Box::new(Change::DefaultAction(Action::Deny)));
     Err(Refused { instead, ..Refused::new("default_action".to_owned(), &reason) })
+}
+
+/// A ban whose kind is not known cannot be applied, and nothing that could be done instead is safe: the
+/// server hears of it.
+fn subject(message: &pb::Ban) -> Result<Subject, Refused> {
+    let refuse =
+        |reason: &str| Refused::new(format!("ban {:?} {:?}", message.kind, message.value), &reason);
+    match Subject::parse(&message.kind, &message.value) {
+        Some(parsed) => parsed.map_err(|error| refuse(&error.to_string())),
+        None => Err(refuse("its kind is not known to this version")),
+    }
 }
 
 const fn action(action: pb::Action) -> Option<Action> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 
@@ -15,7 +16,7 @@ use super::convert;
 use super::fault::{CertificateFault, Fault};
 use super::keeper::Keeper;
 use super::renewal::Schedule;
-use super::shared::{RECONNECT_LEAST, Shared};
+use super::shared::{RECONNECT_LEAST, Role, Shared};
 use crate::model::ServiceName;
 use crate::model::token::Token;
 use crate::net::backoff::Backoff;
@@ -36,6 +37,8 @@ pub(super) const MAX_SLEEP: Duration = Duration::from_secs(30);
 pub(super) struct Credentials {
     pub shared: Arc<Shared>,
     pub keeper: Arc<Keeper>,
+    /// Only the process that holds the instance renews.
+    pub role: watch::Receiver<Role>,
     pub service: ServiceName,
     pub token: Option<String>,
 }
@@ -119,12 +122,13 @@ impl Credentials {
         }
     }
 
-    /// Tries until there is another certificate.
+    /// Tries until there is another certificate. The key stays the same: the server signs once for each
+    /// generation, and again for that key only, because an answer may be lost.
     async fn next(&self, held: Schedule) -> Schedule {
-        let mut failures = 0_u32;
+        let (mut failures, mut key) = (0_u32, None);
         loop {
             let server = self.shared.servers.current();
-            match self.counted(self.renew_or_enrol(&server, &held)).await {
+            match self.counted(self.attempt(&server, &held, &mut key)).await {
                 Ok(schedule) => return schedule,
                 Err(fault) if held.has_expired(Instant::now()) => self.shared.cry_out(&fault),
                 Err(fault) => self.shared.complain(&fault),
@@ -133,6 +137,29 @@ impl Credentials {
             failures = failures.saturating_add(1);
             sleep(held.pause(failures, Instant::now(), Rng::new().fraction())).await;
         }
+    }
+
+    /// One attempt, once this process holds the instance and no successor is being told of the certificate.
+    async fn attempt(
+        &self,
+        server: &str,
+        held: &Schedule,
+        key: &mut Option<KeyRequest>,
+    ) -> Result<Schedule, Fault> {
+        let _renewing = loop {
+            if self.role.clone().wait_for(|role| *role == Role::Holder).await.is_err() {
+                std::future::pending::<()>().await; // the agent is gone, and this task with it
+            }
+            let renewing = self.keeper.renewing.lock().await;
+            if *self.role.borrow() == Role::Holder {
+                break renewing;
+            }
+        };
+        let key = match key {
+            Some(key) => key,
+            None => key.insert(KeyRequest::generate().map_err(Fault::Key)?),
+        };
+        self.renew_or_enrol(server, held, key).await
     }
 
     /// Counts how an attempt ends.
@@ -147,15 +174,20 @@ impl Credentials {
 
     /// A certificate that has expired proves nothing any more: only a token helps then. The wall clock
     /// alone is not believed before the server has refused the certificate.
-    async fn renew_or_enrol(&self, server: &str, held: &Schedule) -> Result<Schedule, Fault> {
+    async fn renew_or_enrol(
+        &self,
+        server: &str,
+        held: &Schedule,
+        key: &KeyRequest,
+    ) -> Result<Schedule, Fault> {
         if !held.has_expired(Instant::now()) {
-            match self.renew(server).await {
+            match self.renew(server, key).await {
                 Err(Fault::Tls { .. } | Fault::Refused { .. })
                     if held.looks_expired(SystemTime::now()) => {}
                 result => return result,
             }
         }
-        self.enrol(server, &KeyRequest::generate().map_err(Fault::Key)?).await
+        self.enrol(server, key).await
     }
 
     async fn enrol(&self, server: &str, key: &KeyRequest) -> Result<Schedule, Fault> {
@@ -171,7 +203,7 @@ impl Credentials {
         self.install(server, key, called(server, answer)?)
     }
 
-    async fn renew(&self, server: &str) -> Result<Schedule, Fault> {
+    async fn renew(&self, server: &str, key: &KeyRequest) -> Result<Schedule, Fault> {
         let identity = self.keeper.watch().borrow().clone();
         let Some(identity) = identity else {
             return Err(Fault::Certificate {
@@ -179,11 +211,10 @@ impl Credentials {
                 source: CertificateFault::None,
             });
         };
-        let key = KeyRequest::generate().map_err(Fault::Key)?;
         let mut client = client(server, identity.control_config(), false).await?;
         let answer =
             timeout(CALL_TIMEOUT, client.renew(pb::RenewRequest { csr: key.csr.clone() })).await;
-        self.install(server, &key, called(server, answer)?)
+        self.install(server, key, called(server, answer)?)
     }
 
     fn install(&self, server: &str, key: &KeyRequest, got: pb::Certificate) -> Result<Schedule, Fault> {

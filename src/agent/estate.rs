@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 use zeroize::Zeroizing;
 
 use super::keeper::{Keeper, Parts};
@@ -32,6 +32,11 @@ impl fmt::Debug for Estate {
     }
 }
 
+/// See [`Succession::estate`].
+pub struct Rest {
+    _renewing: OwnedMutexGuard<()>,
+}
+
 /// Hands an agent's instance from process to process. Cheap to clone.
 #[derive(Clone)]
 pub struct Succession {
@@ -42,12 +47,14 @@ pub struct Succession {
 }
 
 impl Succession {
-    /// What a successor needs to be this sidecar; `None` before the first certificate.
-    #[must_use]
-    pub fn estate(&self) -> Option<Estate> {
+    /// What a successor needs to be this sidecar; `None` before the first certificate. As long as the
+    /// rest is kept, this process does not renew the certificate, which would leave the successor with
+    /// one that was renewed before: the mark of a copied key.
+    pub async fn estate(&self) -> Option<(Estate, Rest)> {
+        let rest = Rest { _renewing: Arc::clone(&self.keeper.renewing).lock_owned().await };
         let Parts { chain, key, bundle } = self.keeper.parts()?;
         let results = self.results.borrow().values().cloned().collect();
-        Some(Estate { process: self.process.clone(), chain, key, bundle, results })
+        Some((Estate { process: self.process.clone(), chain, key, bundle, results }, rest))
     }
 
     /// From now on this process holds the instance: it takes it over from the one before.

@@ -8,15 +8,20 @@ use zeroize::Zeroizing;
 
 use super::fault::CertificateFault;
 use crate::model::{Bundle, ServiceName};
-use crate::tls::{Identity, TlsError};
+use crate::tls::{BanList, Identity, TlsError};
 
 /// Holds the parts of the identity, to build it anew when one of them changes.
 pub(super) struct Keeper {
     service: ServiceName,
     sink: watch::Sender<Option<Arc<Identity>>>,
     held: Mutex<Held>,
+    /// Peers that are refused; all identities share it.
+    pub bans: BanList,
     /// Wakes the renewal before its time.
     pub renew_now: Notify,
+    /// Held while a certificate is being renewed, and while a successor is being told of it: of two
+    /// processes with one key only one may renew.
+    pub renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -35,7 +40,8 @@ pub(super) struct Parts {
 
 impl Keeper {
     pub(super) fn new(service: ServiceName, sink: watch::Sender<Option<Arc<Identity>>>) -> Self {
-        Self { service, sink, held: Mutex::default(), renew_now: Notify::new() }
+        let (held, bans) = (Mutex::default(), BanList::default());
+        Self { service, sink, held, bans, renew_now: Notify::new(), renewing: Arc::default() }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<Identity>>> {
@@ -66,7 +72,8 @@ impl Keeper {
         };
         // A bundle that was pushed meanwhile is not taken back.
         let bundle = held.parts.as_ref().filter(newer).map_or(bundle, |parts| parts.bundle.clone());
-        let identity = Identity::new(held.generation + 1, chain.clone(), &key, &bundle, now)?;
+        let generation = held.generation + 1;
+        let identity = Identity::guarded(generation, chain.clone(), &key, &bundle, &self.bans, now)?;
         let named = identity.id().service().map(|(_, service)| service);
         if named.as_ref() != Some(&self.service) {
             let (found, expected) = (identity.id().to_string(), self.service.to_string());
@@ -83,7 +90,8 @@ impl Keeper {
         if parts.bundle == *bundle || parts.bundle.version > bundle.version {
             return Ok(());
         }
-        let rebuilt = Identity::new(held.generation + 1, parts.chain.clone(), &parts.key, bundle, now);
+        let (generation, chain) = (held.generation + 1, parts.chain.clone());
+        let rebuilt = Identity::guarded(generation, chain, &parts.key, bundle, &self.bans, now);
         let identity = rebuilt.inspect_err(|_| self.renew_now.notify_one())?;
         let parts = Parts { chain: parts.chain.clone(), key: parts.key.clone(), bundle: bundle.clone() };
         self.publish(held, parts, identity);

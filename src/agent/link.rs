@@ -131,6 +131,8 @@ impl Link {
 
     /// Publishes a new state.
     pub(super) fn publish(&self, applied: &Applied) {
+        // First, so that no handshake is judged by older bans once the snapshot is seen.
+        self.keeper.bans.replace(Arc::clone(&applied.snapshot.bans));
         self.snapshot.store(Arc::clone(&applied.snapshot));
         self.changes.send_modify(|changes| *changes += 1);
         let refused = u64::try_from(applied.refused.len()).unwrap_or(u64::MAX);

@@ -20,7 +20,7 @@ mod stream;
 mod svid;
 
 pub use application::{Application, MintError, Minted};
-pub use estate::{Estate, Succession};
+pub use estate::{Estate, Rest, Succession};
 pub use svid::Svid;
 
 use std::collections::BTreeSet;
@@ -234,8 +234,13 @@ impl Agent {
         }
         let reporter = Reporter { instance, identity, channel, life: life.clone() };
         tasks.spawn(reporter.run(edges_source));
-        let credentials =
-            Credentials { shared: Arc::clone(&shared), keeper: Arc::clone(&keeper), service, token };
+        let credentials = Credentials {
+            shared: Arc::clone(&shared),
+            keeper: Arc::clone(&keeper),
+            role: role.clone(),
+            service,
+            token,
+        };
         let enrolment_failed = failed.clone();
         tasks.spawn(async move {
             let fault = credentials.run().await;

@@ -132,9 +132,14 @@ pub(super) async fn authorize(
         "" => return Err(bad("Target service must be specified")),
         name => service_name(name)?,
     };
-    let caller = SpiffeId::parse(fields.text("ClientCertURI")?).ok();
-    let caller = caller.as_ref().and_then(SpiffeId::service);
-    let (_, caller) = caller.ok_or_else(|| bad("ClientCertURI not a valid Connect identifier"))?;
+    let id = SpiffeId::parse(fields.text("ClientCertURI")?).ok();
+    let service = id.and_then(|id| Some((id.service()?.1, id)));
+    let (caller, id) = service.ok_or_else(|| bad("ClientCertURI not a valid Connect identifier"))?;
+    let serial = fields.text("ClientCertSerial")?.replace(':', "").to_ascii_lowercase();
+    if let Some(subject) = app.state.catalog.bans().borrow().find(&id, &serial) {
+        let reason = format!("The certificate is banned by its {}", subject.kind());
+        return Ok(reply::json(params.layout, &json!({ "Authorized": false, "Reason": reason })));
+    }
     let verdict = app.state.catalog.decide(&caller, &target);
     let rule = verdict.rule.as_ref().and_then(|rule| {
         let all = app.state.catalog.intentions();

@@ -67,6 +67,9 @@ impl Leaves {
         name: &ServiceName,
         show: impl FnOnce(&Leaf) -> T,
     ) -> Result<(T, bool), ApiError> {
+        if app.state.catalog.bans().borrow().has_identity(&app.state.ca.service_id(name)?) {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, format!("service {name} is banned")));
+        }
         let now = SystemTime::now();
         let bundle = app.state.ca.bundle().borrow().version;
         let mut held = self.lock();

@@ -6,6 +6,7 @@
 //! routes merged in by other modules included. All bounds stand in `limits`.
 
 mod agent;
+mod bans;
 mod blocking;
 mod body;
 mod catalog;

@@ -11,8 +11,8 @@ use axum::routing::{self, MethodRouter};
 
 use super::error::ApiError;
 use super::{
-    Shared, agent, catalog, catalog_write, config_entries, connect, guard, health, intentions, kv, leaf,
-    session, txn, weft,
+    Shared, agent, bans, catalog, catalog_write, config_entries, connect, guard, health, intentions, kv,
+    leaf, session, txn, weft,
 };
 
 type Route = MethodRouter<Arc<Shared>, Infallible>;
@@ -153,12 +153,14 @@ fn kv_routes() -> Router<Arc<Shared>> {
 }
 
 fn weft_routes() -> Router<Arc<Shared>> {
+    let bans = routing::get(bans::list).post(bans::add).delete(bans::remove);
     Router::new()
         .route("/v1/weft/status", get(weft::status))
         .route("/v1/weft/services", get(weft::services))
         .route("/v1/weft/proxies", get(weft::proxies))
         .route("/v1/weft/intention/check", get(weft::check))
         .route("/v1/weft/tokens", allow("OPTIONS,POST", routing::post(weft::create_token)))
+        .route("/v1/weft/bans", allow("OPTIONS,GET,POST,DELETE", bans))
 }
 
 fn get<H, T>(handler: H) -> Route

@@ -126,6 +126,8 @@ impl Server {
         checks.listen(&metrics);
         let counting = metrics.clone();
         grpc.on_answer(move |method, code| counting.grpc_request(method, code));
+        let counting = metrics.clone();
+        grpc.on_limited(move |limit| counting.signing_limited(limit));
 
         let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
         let etcd = Etcd::open(&settings, &store, &catalog).await?;

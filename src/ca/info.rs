@@ -89,4 +89,6 @@ pub enum Event {
     TokenUsed,
     TokenRefused,
     TokenRevoked,
+    /// A renewal was granted or refused, in one word.
+    Renewal(&'static str),
 }

@@ -17,7 +17,7 @@ use x509_parser::prelude::FromDer;
 
 use super::root::{Keys, Root, Signer};
 use super::{CaError, Leaf};
-use crate::model::{SpiffeId, TrustDomain, hex};
+use crate::model::{EnrolmentId, Serial, SpiffeId, TrustDomain, hex};
 
 /// Largest request that is parsed, in bytes. One with a P-384 key has about 400.
 const MAX_REQUEST_BYTES: usize = 4096;
@@ -132,12 +132,25 @@ impl Request {
 
     /// Lower-case hex of the SHA-256 of the key's `SubjectPublicKeyInfo`.
     pub(super) fn key_hash(&self) -> String {
-        hex::encode(digest::digest(&digest::SHA256, &self.key.subject_public_key_info()).as_ref())
+        key_hash(&self.key)
     }
 
     pub(super) fn key(&self) -> &SubjectPublicKeyInfo {
         &self.key
     }
+}
+
+fn key_hash(key: &impl PublicKeyData) -> String {
+    hex::encode(digest::digest(&digest::SHA256, &key.subject_public_key_info()).as_ref())
+}
+
+/// The serial number of the first certificate for a key. Named after the key, so that a request which
+/// is repeated because the answer was lost makes no second enrolment.
+pub(super) fn first_serial(key: &impl PublicKeyData, generation: u32) -> Serial {
+    let hash = digest::digest(&digest::SHA256, &key.subject_public_key_info());
+    let mut name = [0; 8];
+    name.copy_from_slice(&hash.as_ref()[..8]);
+    Serial { enrolment: EnrolmentId::new(name), generation }
 }
 
 /// What a leaf is good for besides its identity.
@@ -149,11 +162,25 @@ pub(super) enum Names {
     Loopback,
 }
 
-/// Signs a leaf for `id` over `key`. It lives for `ttl`, or as long as its issuer if that is less.
+/// Signs a leaf for `id` over `key`. It lives for `ttl`, or as long as its issuer if that is less. It
+/// cannot be renewed: its generation is 0.
 pub(super) fn leaf(
     intermediate: &Intermediate,
     id: &SpiffeId,
     key: &impl PublicKeyData,
+    names: Names,
+    ttl: Duration,
+    now: SystemTime,
+) -> Result<Leaf, CaError> {
+    numbered_leaf(intermediate, id, key, first_serial(key, 0), names, ttl, now)
+}
+
+/// The same with a serial number of the caller's choice, but for its random part.
+pub(super) fn numbered_leaf(
+    intermediate: &Intermediate,
+    id: &SpiffeId,
+    key: &impl PublicKeyData,
+    serial: Serial,
     names: Names,
     ttl: Duration,
     now: SystemTime,
@@ -163,7 +190,8 @@ pub(super) fn leaf(
     }
     let validity = Validity::new(now, ttl, intermediate.not_after)?;
     let mut params = params(&validity)?;
-    let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+    let serial = serial.to_bytes(random()?);
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     // An empty subject makes the names critical (RFC 5280, 4.2.1.6): nobody may look elsewhere.
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = alternative_names(id, names)?;

@@ -12,6 +12,7 @@ mod cross;
 mod dev;
 mod document;
 mod driver;
+mod enrolment;
 mod info;
 mod issue;
 mod jwt;
@@ -39,18 +40,20 @@ use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use dev::{DEV_DIRECTORY, write_dev};
+pub use enrolment::MAX_ENROLMENTS;
 pub use info::{Event, Leaf, RootInfo, ServerMaterial, ServiceMaterial, TokenInfo};
 pub use jwt::{DEFAULT_JWT_TTL, Jwt, MAX_JWT_TTL};
 pub use life::{Overview, RotationInfo};
 pub use token::{MAX_TOKEN_SERVICES, MAX_TOKEN_TTL, MAX_TOKEN_USES, MAX_TOKENS};
 
 use self::driver::{Count, Driver};
+use self::enrolment::{Claim, Enrolments, Granted, Refusal};
 use self::issue::{Names, Request};
 use self::rotation::Census;
 use self::seal::{Keyring, SealError};
 use self::state::{Follower, State};
 use self::token::Tokens;
-use crate::model::{Bundle, ServiceName, SpiffeId, Token, TrustDomain};
+use crate::model::{Bundle, EnrolmentId, Serial, ServiceName, SpiffeId, Token, TrustDomain};
 use crate::store::{Store, StoreError};
 
 #[derive(Debug, Clone)]
@@ -97,6 +100,15 @@ pub enum CaError {
     TokenRefused,
     #[error("the token is not for service {service}; it is bound to {bound}")]
     TokenForOther { service: String, bound: String },
+    #[error(
+        "the certificate of {id} is not renewed: {refusal}; enrol this sidecar anew with a token, and see \
+         docs/identity.md (enrolment {enrolment})"
+    )]
+    NotRenewed { id: SpiffeId, enrolment: EnrolmentId, refusal: Refusal },
+    #[error(
+        "there are {MAX_ENROLMENTS} enrolments whose certificates have not expired, which is too many"
+    )]
+    TooManyEnrolments,
     #[error("the token cannot be created: {0}")]
     TokenLimit(String),
     #[error("{path} cannot be {action}: {source}")]
@@ -131,6 +143,7 @@ struct Inner {
     version: watch::Receiver<u64>,
     tokens: Tokens,
     jwt: jwt::Keeper,
+    enrolments: Enrolments,
     listener: OnceLock<Tell>,
     count: Arc<OnceLock<Count>>,
     tasks: [AbortHandle; 2],
@@ -201,6 +214,7 @@ impl Ca {
             version,
             tokens: Tokens::new(),
             jwt,
+            enrolments: Enrolments::new(),
             listener: OnceLock::new(),
             count,
             tasks: tasks.map(|task| task.abort_handle()),
@@ -276,7 +290,24 @@ impl Ca {
     /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
     /// an `id` of another trust domain.
     pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
-        let leaf = Request::parse(csr).and_then(|request| self.sign(id, &request));
+        let signed = |request: Request| self.sign(id, &request, issue::first_serial(request.key(), 0));
+        let leaf = Request::parse(csr).and_then(signed);
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        leaf
+    }
+
+    /// Signs one more leaf for `id`, beside the one with the serial number `beside` (lower-case hex). It is
+    /// of the same enrolment, so that a ban of that meets it, too, and cannot be renewed.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_beside(&self, id: &SpiffeId, beside: &str, csr: &[u8]) -> Result<Leaf, CaError> {
+        let signed = |request: Request| {
+            let own = issue::first_serial(request.key(), 0);
+            let enrolment = Serial::parse(beside).map_or(own.enrolment, |serial| serial.enrolment);
+            self.sign(id, &request, Serial { enrolment, ..own })
+        };
+        let leaf = Request::parse(csr).and_then(signed);
         self.tell(Event::Leaf { granted: leaf.is_ok() });
         leaf
     }
@@ -396,17 +427,78 @@ impl Ca {
         let hash = request.key_hash();
         self.0.tokens.redeem(&*self.0.store, &token, service, &hash, SystemTime::now()).await?;
         self.tell(Event::TokenUsed);
-        self.sign(&id, &request)
+        self.begin(&id, &request).await
     }
 
-    fn sign(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
+    /// A first certificate without a token. Whoever calls this has made sure of the caller.
+    ///
+    /// # Errors
+    /// As [`Self::enrol`], but for the token.
+    pub async fn admit(&self, service: &ServiceName, csr: &[u8]) -> Result<Leaf, CaError> {
+        let admitted = async {
+            let request = Request::parse(csr)?;
+            self.begin(&self.service_id(service)?, &request).await
+        };
+        let leaf = admitted.await;
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        leaf
+    }
+
+    /// Begins an enrolment and signs its first certificate.
+    async fn begin(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
+        let mut serial = issue::first_serial(request.key(), 1);
+        let key = request.key_hash();
+        let claim = self.claim(id, &key)?;
+        serial.generation = self.0.enrolments.begin(&*self.0.store, serial.enrolment, &claim).await?;
+        self.sign(id, request, serial)
+    }
+
+    /// Signs the next certificate for the holder of one with this identity and serial number (lower-case
+    /// hex), which its connection has proven. The generation grows first, durably; the same key may ask
+    /// again.
+    ///
+    /// # Errors
+    /// [`CaError::NotRenewed`] when somebody else has renewed that certificate, or it was not got by
+    /// enrolment; otherwise as [`Self::issue`].
+    pub async fn renew(&self, id: &SpiffeId, serial: &str, csr: &[u8]) -> Result<Leaf, CaError> {
+        let leaf = self.renew_and_sign(id, serial, csr).await;
+        if let Err(CaError::NotRenewed { refusal, .. }) = &leaf {
+            self.tell(Event::Renewal(refusal.word()));
+        }
+        self.tell(Event::Leaf { granted: leaf.is_ok() });
+        leaf
+    }
+
+    async fn renew_and_sign(&self, id: &SpiffeId, serial: &str, csr: &[u8]) -> Result<Leaf, CaError> {
+        let request = Request::parse(csr)?;
+        // One of another form is not of an enrolment either.
+        let mut serial = Serial::parse(serial).unwrap_or_else(|| issue::first_serial(request.key(), 0));
+        let key = request.key_hash();
+        let claim = self.claim(id, &key)?;
+        let (generation, granted) = self.0.enrolments.renew(&*self.0.store, serial, &claim).await?;
+        if granted == Granted::Adopted {
+            let enrolment = serial.enrolment;
+            tracing::warn!(target: "weft::audit", %id, %enrolment, generation, "renewed an enrolment that was not on record");
+        }
+        self.tell(Event::Renewal(granted.word()));
+        serial.generation = generation;
+        self.sign(id, &request, serial)
+    }
+
+    fn claim<'a>(&self, identity: &'a SpiffeId, key_sha256: &'a str) -> Result<Claim<'a>, CaError> {
+        let now = SystemTime::now();
+        let not_after = now + self.state(now)?.leaf_ttl;
+        Ok(Claim { identity, key_sha256, not_after, now })
+    }
+
+    fn sign(&self, id: &SpiffeId, request: &Request, serial: Serial) -> Result<Leaf, CaError> {
         if !id.is_member_of(self.trust_domain()) {
             return Err(CaError::Signing(format!("{id} is not of this trust domain")));
         }
         let now = SystemTime::now();
         let state = self.state(now)?;
         let (names, ttl) = (Names::IdentityOnly, state.leaf_ttl);
-        issue::leaf(&state.intermediate, id, request.key(), names, ttl, now)
+        issue::numbered_leaf(&state.intermediate, id, request.key(), serial, names, ttl, now)
     }
 
     /// The state to sign with, after making a new intermediate if the old one is too short.

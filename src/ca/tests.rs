@@ -114,7 +114,9 @@ async fn a_sidecar_enrols_knowing_only_its_token() {
     let material = ca.server_material().unwrap();
     let bundle = ca.bundle().borrow().clone();
     let now = SystemTime::now();
-    let server = tls::grpc_server_config(material.chain, &material.key, &bundle, now).unwrap();
+    let server =
+        tls::grpc_server_config(material.chain, &material.key, &bundle, &tls::BanList::default(), now)
+            .unwrap();
     let token = ca.create_token(vec![name("web")], Duration::from_secs(60), 1).await.unwrap();
     let pin = Token::parse(&token).unwrap().pin().to_owned();
     assert_eq!(pin, ca.root_pin());

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{CatalogError, LeaseId};
+use crate::model::ban::Subject;
 use crate::model::{CheckId, EndpointId, Instance, InstanceId, NodeName, Party};
 use crate::store::StoreError;
 
@@ -26,6 +27,7 @@ pub(super) enum Key {
     Check(NodeName, CheckId),
     Intention(Party, Party),
     Lease(LeaseId),
+    Ban(Subject),
 }
 
 /// An instance and the lease that owns it.
@@ -66,6 +68,7 @@ impl Key {
                 format!("{PREFIX}intention/{}/{}", lower(source), lower(destination))
             }
             Self::Lease(id) => format!("{PREFIX}lease/{id:016x}"),
+            Self::Ban(subject) => format!("{PREFIX}ban/{}/{}", subject.kind(), escape(subject.value())),
         }
     }
 
@@ -87,6 +90,7 @@ impl Key {
             ("intention", Some(second)) => {
                 Some(Self::Intention(Party::parse(first).ok()?, Party::parse(second).ok()?))
             }
+            ("ban", Some(second)) => Subject::parse(first, &unescape(second))?.ok().map(Self::Ban),
             _ => None,
         }
     }
@@ -145,6 +149,8 @@ mod tests {
                 Key::Check(node, id),
                 Key::Intention(Party::Any, Party::parse(&name).unwrap()),
                 Key::Lease(lease),
+                Key::Ban(Subject::identity("spiffe://t/ns/default/dc/dc1/svc/web").unwrap()),
+                Key::Ban(Subject::serial(&format!("{lease:016x}")).unwrap()),
             ] {
                 prop_assert_eq!(Key::parse(&key.encode()), Some(key));
             }

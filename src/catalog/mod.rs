@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::model::{Action, Check, CheckStatus, Instance, NameError, NodeName, ServiceName};
 use crate::store::{Store, StoreError};
 
+mod bans;
 mod changelog;
 mod commands;
 mod draft;
@@ -36,6 +37,7 @@ mod validate;
 mod view;
 mod write;
 
+pub use self::bans::{MAX_BANS, MAX_REASON_BYTES};
 pub use self::commands::{IntentionRule, new_uuid};
 pub use self::external::{External, NodeUpdate};
 pub use self::index::Topic;

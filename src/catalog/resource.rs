@@ -4,6 +4,7 @@
 //! an endpoint before its health.
 
 use super::Interest;
+use crate::model::ban::Subject;
 use crate::model::{EndpointId, Party, ServiceName};
 
 /// Names one thing that can change for a sidecar.
@@ -14,6 +15,7 @@ pub(super) enum Resource {
     Health(ServiceName, EndpointId),
     /// Destination and source.
     Intention(Party, Party),
+    Ban(Subject),
 }
 
 /// A set of resources that somebody follows as one.
@@ -21,6 +23,8 @@ pub(super) enum Resource {
 pub(super) enum Scope {
     Service(ServiceName),
     Destination(Party),
+    /// Everybody follows them.
+    Bans,
 }
 
 impl Resource {
@@ -30,15 +34,18 @@ impl Resource {
                 Scope::Service(name.clone())
             }
             Self::Intention(destination, _) => Scope::Destination(destination.clone()),
+            Self::Ban(_) => Scope::Bans,
         }
     }
 }
 
 impl Interest {
-    /// The scopes of a sidecar: its upstreams, and intentions toward its own service and toward all.
+    /// The scopes of a sidecar: its upstreams, intentions toward its own service and toward all, and
+    /// bans.
     pub(super) fn scopes(&self) -> impl Iterator<Item = Scope> {
         let services = self.services.iter().cloned().map(Scope::Service);
         let destinations = self.destinations.iter().cloned().map(Party::Service);
-        services.chain(destinations.chain([Party::Any]).map(Scope::Destination))
+        let destinations = destinations.chain([Party::Any]).map(Scope::Destination);
+        services.chain(destinations).chain([Scope::Bans])
     }
 }

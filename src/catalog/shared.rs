@@ -15,9 +15,11 @@ use super::key::PREFIX;
 use super::plan;
 use super::proxies::Board;
 use super::reports::Listener;
+use super::resource::Resource;
 use super::state::State;
 use super::subscription::Registry;
 use super::{CatalogError, LeaseId, Settings};
+use crate::model::Bans;
 use crate::net::deadlines::Clock;
 use crate::net::waiters::Waiters;
 use crate::store::{Commit, Outcome, Revision, Store, StoreError, Watch};
@@ -39,6 +41,7 @@ pub(super) struct Shared {
     pub(super) readers: Registry,
     pub(super) board: Board,
     pub(super) listener: Listener,
+    pub(super) bans: watch::Sender<Arc<Bans>>,
 }
 
 /// What changes together.
@@ -62,6 +65,7 @@ impl Shared {
         Self {
             settings,
             store,
+            bans: watch::Sender::new(Arc::clone(&state.banned)),
             live: RwLock::new(Live { state, log }),
             applied,
             clock,
@@ -140,6 +144,9 @@ impl Shared {
         let resources: Vec<_> = effects.resources.into_iter().map(Arc::new).collect();
         live.log.record(commit.revision, &resources);
         let marked = self.readers.mark(&resources);
+        if resources.iter().any(|resource| matches!(**resource, Resource::Ban(_))) {
+            self.bans.send_replace(Arc::clone(&live.state.banned));
+        }
         drop(live);
         self.apply_leases(&effects.leases);
         for inbox in marked {

@@ -13,9 +13,10 @@ use super::key::StoredNode;
 use super::resource::Resource;
 use super::write::{Times, Write};
 use super::{CheckRecord, InstanceRecord, LeaseId, node};
+use crate::model::ban::Subject;
 use crate::model::{
-    Action, Check, CheckId, EndpointId, Instance, InstanceId, Intention, Intentions, Kind, NodeName,
-    Party, Position, ServiceName,
+    Action, Ban, Bans, Check, CheckId, EndpointId, Instance, InstanceId, Intention, Intentions, Kind,
+    NodeName, Party, Position, ServiceName,
 };
 use crate::store::{Commit, Entry, Image, Revision, StoreError};
 
@@ -34,6 +35,9 @@ pub(super) struct State {
     /// By destination first, because that is how sidecars ask.
     pub(super) intentions: BTreeMap<(Party, Party), IntentionRecord>,
     pub(super) rules: Intentions,
+    pub(super) bans: BTreeMap<Subject, Ban>,
+    /// The same, for looking up.
+    pub(super) banned: Arc<Bans>,
     pub(super) leases: BTreeMap<LeaseId, Duration>,
     pub(super) owned: HashMap<LeaseId, BTreeSet<EndpointId>>,
     pub(super) instance_count: usize,
@@ -90,6 +94,8 @@ impl State {
             connect: BTreeMap::new(),
             intentions: BTreeMap::new(),
             rules: Intentions::new(default_action),
+            bans: BTreeMap::new(),
+            banned: Arc::default(),
             leases: BTreeMap::new(),
             owned: HashMap::new(),
             instance_count: 0,
@@ -178,6 +184,9 @@ impl State {
             }
             Write::Intention(source, destination, _) => {
                 touched.insert(Resource::Intention(destination.clone(), source.clone()));
+            }
+            Write::Ban(subject, _) => {
+                touched.insert(Resource::Ban(subject.clone()));
             }
             // Endpoints on a node whose address changed are found when the node's view is built.
             Write::Node(..) | Write::Lease(..) => {}

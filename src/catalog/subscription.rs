@@ -242,6 +242,7 @@ const fn rank(change: &Change) -> u8 {
         Change::DefaultAction(_) => 4,
         Change::Intention { .. } => 5,
         Change::IntentionGone { .. } => 6,
-        Change::Bundle(_) => 7,
+        Change::Ban(_) | Change::BanGone(_) => 7,
+        Change::Bundle(_) => 8,
     }
 }

@@ -130,6 +130,7 @@ impl State {
                 let status = self.endpoint_status(service, id)?;
                 Some(Change::Health { service: service.clone(), id: id.clone(), status })
             }
+            Resource::Ban(subject) => Some(self.ban_change(subject)),
             Resource::Intention(destination, source) => {
                 let (source, destination) = (source.clone(), destination.clone());
                 Some(match self.intentions.get(&(destination.clone(), source.clone())) {
@@ -157,6 +158,7 @@ impl State {
                 });
                 endpoints.chain([Resource::Service(service.clone())]).collect()
             }
+            Scope::Bans => self.bans.keys().cloned().map(Resource::Ban).collect(),
             Scope::Destination(party) => {
                 // `Any` is the least of all parties.
                 let from = self.intentions.range((party.clone(), Party::Any)..);

@@ -9,7 +9,8 @@ use super::key::{Key, StoredInstance, StoredLease, StoredNode, decode};
 use super::resource::Resource;
 use super::state::{Effects, IntentionRecord, NodeState, State, endpoint_of, is_front};
 use super::{CheckRecord, InstanceRecord, LeaseId, Owner, node};
-use crate::model::{Check, CheckId, EndpointId, Instance, InstanceId, Intention, NodeName, Party};
+use crate::model::ban::Subject;
+use crate::model::{Ban, Check, CheckId, EndpointId, Instance, InstanceId, Intention, NodeName, Party};
 use crate::store::{Entry, Revision, StoreError};
 
 /// One decoded change of a commit.
@@ -20,6 +21,7 @@ pub(super) enum Write {
     Check(NodeName, CheckId, Option<Box<Check>>),
     Intention(Party, Party, Option<Intention>),
     Lease(LeaseId, Option<Duration>),
+    Ban(Subject, Option<Ban>),
 }
 
 /// When the entry behind a write was created and modified.
@@ -44,6 +46,7 @@ impl State {
                 effects.topics.insert(Topic::Intentions);
                 self.write_intention(source, destination, new, times);
             }
+            Write::Ban(subject, new) => self.write_ban(subject, new),
             Write::Lease(id, ttl) => {
                 match ttl {
                     Some(ttl) => self.leases.insert(id, ttl),
@@ -236,6 +239,7 @@ impl Write {
             Key::Node(name) => Self::Node(name, value(entry)?),
             Key::Instance(id) => Self::Instance(id, value(entry)?),
             Key::Check(node, id) => Self::Check(node, id, value(entry)?.map(Box::new)),
+            Key::Ban(subject) => Self::Ban(subject, value(entry)?),
             Key::Lease(id) => {
                 let lease: Option<StoredLease> = value(entry)?;
                 Self::Lease(id, lease.map(|lease| Duration::from_millis(lease.ttl_ms)))

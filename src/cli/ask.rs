@@ -11,7 +11,7 @@ use super::error::{CliError, Fault};
 use super::output::Style;
 use super::report::Report;
 use super::{
-    agent, catalog, config_entries, info, instances, intention, kv, lock, maint, members, proxies,
+    agent, ban, catalog, config_entries, info, instances, intention, kv, lock, maint, members, proxies,
     register, services, status, token, wait, watch,
 };
 use crate::model::ServiceName;
@@ -41,6 +41,9 @@ pub(super) enum Question {
     /// Make enrolment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Refuse certificates, and cut what is open with them
+    #[command(subcommand)]
+    Ban(ban::BanCommand),
     /// Read and write the key-value store
     #[command(subcommand)]
     Kv(kv::KvCommand),
@@ -131,6 +134,7 @@ async fn answer(
         Question::Proxies => proxies::run(client, style).await,
         Question::Status => status::run(client, style).await,
         Question::Token(command) => token::run(client, command).await,
+        Question::Ban(command) => ban::run(client, command, style).await,
         Question::Kv(command) => kv::run(client, command).await,
         Question::Lock(args) => lock::run(client, args, err).await,
         Question::Watch(args) => watch::run(client, args, err).await,

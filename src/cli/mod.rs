@@ -9,6 +9,7 @@ mod address;
 mod agent;
 pub mod args;
 mod ask;
+mod ban;
 mod ca;
 mod call;
 mod catalog;

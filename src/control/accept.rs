@@ -6,14 +6,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -22,11 +20,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use tower_service::Service as _;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::answers::{Call, Tell};
 use super::peer::{Peer, Proven};
 use super::{limits, stopping};
+use crate::model::Bans;
 use crate::net::accept::Acceptor;
 use crate::tls::{self, TlsError};
 
@@ -37,6 +35,7 @@ pub(super) struct Port {
     pub routes: Routes,
     pub stop: watch::Receiver<bool>,
     pub max_connections: usize,
+    pub bans: watch::Receiver<Arc<Bans>>,
     pub tell: Option<Tell>,
 }
 
@@ -49,8 +48,6 @@ enum HandshakeError {
     Tls(io::Error),
     #[error("the certificate cannot be used: {0}")]
     Identity(#[from] TlsError),
-    #[error("the certificate's validity cannot be read")]
-    Validity,
 }
 
 impl Port {
@@ -98,12 +95,14 @@ impl Port {
             .await
             .map_err(|_| HandshakeError::Timeout)?
             .map_err(HandshakeError::Tls)?;
-        let certificate = stream.get_ref().1.peer_certificates().map(proven).transpose()?;
+        let certificate = stream.get_ref().1.peer_certificates();
+        let certificate = certificate.map(|chain| tls::peer(Some(chain))).transpose()?;
         Ok((stream, Peer { address, certificate }))
     }
 
     async fn http(mut self, stream: TlsStream<TcpStream>, peer: Peer) {
         let (address, routes, tell) = (peer.address, self.routes, self.tell);
+        let banned = banned(self.bans, peer.certificate.clone());
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             let call = Call::new(request.uri().path(), tell.clone());
@@ -114,6 +113,10 @@ impl Port {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = banned => {
+                tracing::warn!(target: "weft::audit", peer = %address, "cut a gRPC connection: the peer is banned");
+                return;
+            }
             () = stopping(&mut self.stop) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -141,12 +144,10 @@ fn http2_settings() -> http2::Builder<TokioExecutor> {
     settings
 }
 
-/// What a verified client certificate proves, and until when.
-fn proven(chain: &[CertificateDer<'_>]) -> Result<Proven, HandshakeError> {
-    let id = tls::peer_id(Some(chain))?;
-    let leaf = chain.first().ok_or(HandshakeError::Validity)?;
-    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| HandshakeError::Validity)?;
-    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
-    let not_after: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
-    Ok(Proven { id, not_after, root_key_id: tls::root_key_id(chain) })
+/// Waits until whoever is at the other end is banned.
+async fn banned(mut bans: watch::Receiver<Arc<Bans>>, peer: Option<Proven>) {
+    let Some(Proven { id, serial, .. }) = peer else { return std::future::pending().await };
+    if bans.wait_for(|bans| bans.find(&id, &serial).is_some()).await.is_err() {
+        std::future::pending::<()>().await; // the catalog is gone, and this server with it
+    }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::limits::{BATCH_FLOOR, CLOSE_AFTER, LAG_AFTER, MAX_PIECE_BYTES};
 use crate::catalog::Batch;
+use crate::model::ban::Subject;
 use crate::model::snapshot::Change;
 use crate::model::{Action, CheckStatus, EndpointId, Party, Position, ServiceName};
 use crate::pb;
@@ -274,12 +275,14 @@ const fn is_urgent(change: &Change) -> bool {
         | Change::Intention { action: Action::Deny, .. }
         | Change::IntentionGone { .. }
         | Change::DefaultAction(Action::Deny)
+        | Change::Ban(_)
         | Change::Bundle(_) => true,
         Change::Service { .. }
         | Change::Endpoint(_)
         | Change::Health { .. }
         | Change::Intention { .. }
-        | Change::DefaultAction(_) => false,
+        | Change::DefaultAction(_)
+        | Change::BanGone(_) => false,
     }
 }
 
@@ -291,6 +294,7 @@ enum Key<'a> {
     Health(&'a ServiceName, &'a EndpointId),
     Intention(&'a Party, &'a Party),
     Default,
+    Ban(&'a Subject),
     Bundle,
 }
 
@@ -303,6 +307,7 @@ const fn key(change: &Change) -> Key<'_> {
         Change::Intention { source, destination, .. }
         | Change::IntentionGone { source, destination } => Key::Intention(source, destination),
         Change::DefaultAction(_) => Key::Default,
+        Change::Ban(subject) | Change::BanGone(subject) => Key::Ban(subject),
         Change::Bundle(_) => Key::Bundle,
     }
 }

@@ -9,19 +9,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{Stream, stream};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tonic::{Request, Response, Status};
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status};
 
 use super::limits::{MAX_ENROLMENTS, MAX_RENEWALS, MAX_TOKEN_BYTES, SIGNING_QUEUE_TIMEOUT};
-use super::{convert, peer::Peer, stopping};
+use super::peer::{Peer, Proven};
+use super::rates::{Limit, Rates};
+use super::{convert, stopping};
 use crate::ca::{Ca, CaError, Leaf};
-use crate::model::{JwtBundle, ServiceName};
+use crate::model::{Bans, JwtBundle, Serial, ServiceName};
 use crate::pb;
 
 #[derive(Clone)]
 pub(super) struct Identity {
     ca: Ca,
     dev: bool,
+    bans: watch::Receiver<Arc<Bans>>,
     slots: Arc<Slots>,
+    rates: Arc<Rates>,
     stop: watch::Receiver<bool>,
 }
 
@@ -34,40 +39,83 @@ struct Slots {
 }
 
 impl Identity {
-    pub(super) fn new(ca: Ca, dev: bool, stop: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        ca: Ca,
+        dev: bool,
+        bans: watch::Receiver<Arc<Bans>>,
+        rates: Arc<Rates>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         let slots =
             Slots { enrolments: Semaphore::new(MAX_ENROLMENTS), renewals: Semaphore::new(MAX_RENEWALS) };
-        Self { ca, dev, slots: Arc::new(slots), stop }
+        Self { ca, dev, bans, slots: Arc::new(slots), rates, stop }
     }
 
     async fn first(&self, peer: &Peer, request: &pb::EnrolRequest) -> Result<Leaf, Status> {
         let service = convert::service(&request.service, "service")?;
         convert::csr(&request.csr)?;
         convert::within("token", request.token.len(), MAX_TOKEN_BYTES)?;
+        self.check_ban(&service)?;
+        let source = peer.address.ip();
+        self.rates.may_enrol(&service, source, Instant::now()).map_err(too_often)?;
+        let leaf = self.admit(peer, &service, request).await;
+        match &leaf {
+            Ok(_) => self.rates.enrolled(&service, Instant::now()),
+            Err(status) if is_wrong(status.code()) => self.rates.refused(source, Instant::now()),
+            Err(_) => {}
+        }
+        leaf
+    }
+
+    async fn admit(
+        &self,
+        peer: &Peer,
+        service: &ServiceName,
+        request: &pb::EnrolRequest,
+    ) -> Result<Leaf, Status> {
         let _slot = slot(&self.slots.enrolments).await?;
         if request.token.is_empty() {
-            return self.without_token(peer, &service, &request.csr);
+            return self.without_token(peer, service, &request.csr).await;
         }
-        self.ca.enrol(&request.token, &service, &request.csr).await.map_err(|error| refusal(&error))
+        self.ca.enrol(&request.token, service, &request.csr).await.map_err(|error| refusal(&error))
+    }
+
+    /// The verifier refuses certificates; a service that is banned gets no new ones either.
+    fn check_ban(&self, service: &ServiceName) -> Result<(), Status> {
+        let id = self.ca.service_id(service).map_err(|error| refusal(&error))?;
+        if self.bans.borrow().has_identity(&id) {
+            return Err(Status::permission_denied(format!(
+                "service {service} is banned; lift that with `weft ban remove --service {service}`"
+            )));
+        }
+        Ok(())
     }
 
     /// A server in dev mode believes whoever is on the same machine.
-    fn without_token(&self, peer: &Peer, service: &ServiceName, csr: &[u8]) -> Result<Leaf, Status> {
+    async fn without_token(
+        &self,
+        peer: &Peer,
+        service: &ServiceName,
+        csr: &[u8],
+    ) -> Result<Leaf, Status> {
         if !self.dev || !peer.is_local() {
             return Err(Status::unauthenticated(
                 "a token is needed; create one on the server with `weft token create --service NAME`",
             ));
         }
-        let id = self.ca.service_id(service).map_err(|error| refusal(&error))?;
-        self.ca.issue(&id, csr).map_err(|error| refusal(&error))
+        self.ca.admit(service, csr).await.map_err(|error| refusal(&error))
     }
 
-    /// One more certificate of whoever the caller has proven to be.
-    async fn further(&self, peer: &Peer, csr: &[u8]) -> Result<Leaf, Status> {
+    /// One more certificate of the caller's identity, for the application behind it.
+    async fn beside(&self, peer: &Peer, csr: &[u8]) -> Result<Leaf, Status> {
         let (proven, _) = peer.service(SystemTime::now())?;
+        let enrolment = sidecars(&proven)?;
         convert::csr(csr)?;
+        // It takes nothing from the renewals of the sidecar.
+        let name = format!("application of {}", enrolment.as_deref().unwrap_or(proven.id.as_str()));
+        self.rates.renew(&name, Instant::now()).map_err(too_often)?;
         let _slot = slot(&self.slots.renewals).await?;
-        self.ca.issue(&proven.id, csr).map_err(|error| refusal(&error))
+        self.ca.issue_beside(&proven.id, &proven.serial, csr).map_err(|error| refusal(&error))
     }
 
     fn certificate(&self, leaf: Leaf) -> pb::Certificate {
@@ -112,7 +160,21 @@ impl pb::identity_server::Identity for Identity {
         request: Request<pb::RenewRequest>,
     ) -> Result<Response<pb::Certificate>, Status> {
         let peer = Peer::of(&request)?;
-        let leaf = self.further(&peer, &request.into_inner().csr).await?;
+        let (proven, _) = peer.service(SystemTime::now())?;
+        let csr = request.into_inner().csr;
+        convert::csr(&csr)?;
+        let enrolment = Serial::parse(&proven.serial).map(|serial| serial.enrolment.to_string());
+        let sidecar = enrolment.as_deref().unwrap_or(proven.id.as_str());
+        self.rates.renew(sidecar, Instant::now()).map_err(too_often)?;
+        let _slot = slot(&self.slots.renewals).await?;
+        let renewed = self.ca.renew(&proven.id, &proven.serial, &csr).await;
+        let leaf = renewed.map_err(|error| {
+            if let CaError::NotRenewed { enrolment, .. } = &error {
+                let (peer, id, serial) = (peer.address, &proven.id, &proven.serial);
+                tracing::error!(target: "weft::audit", %peer, %id, %serial, %enrolment, %error, "renewal refused");
+            }
+            refusal(&error)
+        })?;
         tracing::debug!(id = %leaf.id, serial = %leaf.serial, "renewed");
         Ok(Response::new(self.certificate(leaf)))
     }
@@ -122,13 +184,14 @@ impl pb::identity_server::Identity for Identity {
         request: Request<pb::IssueRequest>,
     ) -> Result<Response<pb::Certificate>, Status> {
         let peer = Peer::of(&request)?;
-        let leaf = self.further(&peer, &request.into_inner().csr).await?;
+        let leaf = self.beside(&peer, &request.into_inner().csr).await?;
         tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "issued for an application");
         Ok(Response::new(self.certificate(leaf)))
     }
 
     async fn mint_jwt(&self, request: Request<pb::MintJwtRequest>) -> Result<Response<pb::Jwt>, Status> {
         let (proven, _) = Peer::of(&request)?.service(SystemTime::now())?;
+        sidecars(&proven)?;
         let pb::MintJwtRequest { audience, ttl_s } = request.into_inner();
         convert::audience(&audience)?;
         let ttl = convert::jwt_ttl(ttl_s)?;
@@ -145,6 +208,17 @@ impl pb::identity_server::Identity for Identity {
     ) -> Result<Response<JwtKeys>, Status> {
         Peer::of(&request)?.service(SystemTime::now())?;
         Ok(Response::new(follow(self.ca.jwt_bundle(), self.stop.clone())))
+    }
+}
+
+/// The enrolment of a sidecar's certificate, if it names one. One that [`Identity::beside`] gave out is no
+/// sidecar's: whoever got hold of it shall not get more than it can do for as long as it lives.
+fn sidecars(proven: &Proven) -> Result<Option<String>, Status> {
+    match Serial::parse(&proven.serial) {
+        Some(serial) if serial.generation == 0 => Err(Status::permission_denied(
+            "this certificate was made for an application; only its sidecar can ask for another or for tokens",
+        )),
+        serial => Ok(serial.map(|serial| serial.enrolment.to_string())),
     }
 }
 
@@ -172,11 +246,23 @@ async fn slot(slots: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
     }
 }
 
+/// Whether the caller had no right to what it asked for, or asked for nothing that could be.
+const fn is_wrong(code: Code) -> bool {
+    matches!(code, Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument)
+}
+
+fn too_often(limit: Limit) -> Status {
+    Status::resource_exhausted(format!(
+        "certificates are asked for too often ({limit}); try again in a few seconds"
+    ))
+}
+
 fn refusal(error: &CaError) -> Status {
     let message = error.to_string();
     match error {
         CaError::TokenRefused => Status::unauthenticated(message),
-        CaError::TokenForOther { .. } => Status::permission_denied(message),
+        CaError::TokenForOther { .. } | CaError::NotRenewed { .. } => Status::permission_denied(message),
+        CaError::TooManyEnrolments => Status::resource_exhausted(message),
         CaError::Request(_) => Status::invalid_argument(format!("csr: {message}")),
         CaError::Store(_) => Status::unavailable(message),
         CaError::Name { .. } => Status::invalid_argument(format!("service: {message}")),

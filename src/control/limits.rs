@@ -37,6 +37,26 @@ pub const MAX_ENROLMENTS: usize = 64;
 pub const MAX_RENEWALS: usize = 64;
 /// How long a call waits for one of these slots.
 pub const SIGNING_QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often something may happen: so many times at once, then so many a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    pub burst: u32,
+    pub per_second: u32,
+}
+
+/// First certificates, of all services: a mesh of thousands starts within a minute.
+pub const ENROL_ALL: Rate = Rate { burst: 2000, per_second: 200 };
+/// First certificates of one service.
+pub const ENROL_SERVICE: Rate = Rate { burst: 1000, per_second: 50 };
+/// Refused requests for a first certificate from one address. Each costs a read of the store.
+pub const REFUSED_SOURCE: Rate = Rate { burst: 250, per_second: 10 };
+/// Renewals of all sidecars: twice the sidecars to be held within a minute.
+pub const RENEW_ALL: Rate = Rate { burst: 5000, per_second: 500 };
+/// Renewals of one sidecar, whose certificates live for minutes at least, in dev mode for seconds.
+pub const RENEW_SIDECAR: Rate = Rate { burst: 10, per_second: 1 };
+/// Buckets in one table, 100 bytes each.
+pub const MAX_RATED: usize = 16_384;
+
 /// A request for a P-256 key has about 300 bytes.
 pub const MAX_CSR_BYTES: usize = 8 * 1024;
 /// A token has 151 characters.

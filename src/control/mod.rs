@@ -18,6 +18,7 @@ pub mod limits;
 mod material;
 mod mesh;
 mod peer;
+mod rates;
 mod registry;
 pub mod sessions;
 mod sync;
@@ -30,6 +31,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -39,6 +41,7 @@ use self::accept::Port;
 use self::bundle::BundlePort;
 use self::edges::Edges;
 use self::material::Material;
+use self::rates::Rates;
 use self::sessions::Sessions;
 use self::sync::Context;
 use crate::ca::{Ca, CaError};
@@ -48,7 +51,7 @@ use crate::pb;
 use crate::pb::identity_server::IdentityServer;
 use crate::pb::mesh_server::MeshServer;
 use crate::pb::registry_server::RegistryServer;
-use crate::tls::{self, TlsError};
+use crate::tls::{self, BanList, TlsError};
 
 /// How a server treats its sidecars.
 #[derive(Debug, Clone)]
@@ -114,8 +117,10 @@ impl Server {
     ) -> Result<Bound, ControlError> {
         let listener = listen(address).map_err(|source| ControlError::Bind { address, source })?;
         let address = listener.local_addr().map_err(|source| ControlError::Bind { address, source })?;
-        let material = Material::make(&ca, tls::grpc_server_config)?;
-        let bundle = settings.bundle.map(|address| BoundBundle::new(address, &ca)).transpose()?;
+        let bans = BanList::default();
+        bans.replace(Arc::clone(&catalog.bans().borrow()));
+        let material = Material::make(&ca, &bans, tls::grpc_server_config)?;
+        let bundle = settings.bundle.map(|address| BoundBundle::new(address, &ca, &bans)).transpose()?;
         let (stop, stopped) = watch::channel(false);
         let (edges, sessions) = (Edges::default(), Sessions::new(catalog.clone()));
         let counted = sessions.clone();
@@ -123,17 +128,20 @@ impl Server {
         let health = HealthReporter::new();
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
-        let routes = routes(&context, &edges, &health)?;
+        let rates = Arc::new(Rates::new(Instant::now()));
+        let routes = routes(&context, &edges, &health, &rates)?;
         Ok(Bound {
             listener,
             address,
             material,
             bundle,
+            bans,
             stop,
             context,
             edges,
             health,
             routes,
+            rates,
             tell: None,
         })
     }
@@ -145,11 +153,13 @@ pub struct Bound {
     address: SocketAddr,
     material: Material,
     bundle: Option<BoundBundle>,
+    bans: BanList,
     stop: watch::Sender<bool>,
     context: Arc<Context>,
     edges: Edges,
     health: HealthReporter,
     routes: Routes,
+    rates: Arc<Rates>,
     tell: Option<answers::Tell>,
 }
 
@@ -161,21 +171,22 @@ struct BoundBundle {
 }
 
 impl BoundBundle {
-    fn new(address: SocketAddr, ca: &Ca) -> Result<Self, ControlError> {
+    fn new(address: SocketAddr, ca: &Ca, bans: &BanList) -> Result<Self, ControlError> {
         let failed = |source| ControlError::BindBundle { address, source };
         let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, material: Material::make(ca, tls::open_server_config)? })
+        let material = Material::make(ca, bans, tls::open_server_config)?;
+        Ok(Self { listener, address, material })
     }
 
     /// Serves until `stop`, with settings that are kept fresh.
-    async fn serve(self, ca: Ca, stop: watch::Receiver<bool>) {
+    async fn serve(self, ca: Ca, bans: BanList, stop: watch::Receiver<bool>) {
         let (sink, tls) = watch::channel(Arc::clone(&self.material.config));
         tracing::info!(address = %self.address, "the bundle endpoint is open");
         let port = BundlePort { tls, ca: ca.clone(), stop };
         tokio::select! {
             () = port.run(self.listener) => {}
-            () = material::keep_fresh(ca, self.material, sink) => {}
+            () = material::keep_fresh(ca, bans, self.material, sink) => {}
         }
     }
 }
@@ -210,13 +221,32 @@ impl Bound {
         self.tell = Some(Arc::new(tell));
     }
 
+    /// Calls `tell` with each limit of rate that a request for a certificate meets. It must not block.
+    pub fn on_limited(&self, tell: impl Fn(&'static str) + Send + Sync + 'static) {
+        self.rates.listen(tell);
+    }
+
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
     /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: the sidecars will be back.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, address, material, bundle, stop, context, health, routes, tell, .. } = self;
+        let Self {
+            listener,
+            address,
+            material,
+            bundle,
+            bans: list,
+            stop,
+            context,
+            health,
+            routes,
+            tell,
+            ..
+        } = self;
         let (sink, tls) = watch::channel(Arc::clone(&material.config));
         let max_connections = context.settings.max_connections;
-        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, tell };
+        let bans = context.catalog.bans();
+        let following = material::follow_bans(bans.clone(), list.clone());
+        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, bans, tell };
         tracing::info!(%address, dev = context.settings.dev, "gRPC port is open");
         set_health(&health, ServingStatus::Serving).await;
         let served = async {
@@ -227,14 +257,15 @@ impl Bound {
             };
             let bundle = async {
                 if let Some(bundle) = bundle {
-                    bundle.serve(context.ca.clone(), stop.subscribe()).await;
+                    bundle.serve(context.ca.clone(), list.clone(), stop.subscribe()).await;
                 }
             };
             tokio::join!(port.run(listener), bundle, ended);
         };
         tokio::select! {
             () = served => {}
-            () = material::keep_fresh(context.ca.clone(), material, sink) => {}
+            () = material::keep_fresh(context.ca.clone(), list.clone(), material, sink) => {}
+            () = following => {}
             () = sweep_board(&context.sessions) => {}
         }
     }
@@ -253,9 +284,11 @@ fn routes(
     context: &Arc<Context>,
     edges: &Edges,
     health: &HealthReporter,
+    rates: &Arc<Rates>,
 ) -> Result<Routes, ControlError> {
-    let identity =
-        identity::Identity::new(context.ca.clone(), context.settings.dev, context.stop.clone());
+    let (bans, rates) = (context.catalog.bans(), Arc::clone(rates));
+    let (ca, stop) = (context.ca.clone(), context.stop.clone());
+    let identity = identity::Identity::new(ca, context.settings.dev, bans, rates, stop);
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;

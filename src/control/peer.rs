@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tonic::{Request, Status};
 
-use crate::model::{ServiceName, SpiffeId};
+use crate::model::ServiceName;
 
 /// Put into the extensions of every request by the accept loop.
 #[derive(Debug, Clone)]
@@ -15,15 +15,8 @@ pub(super) struct Peer {
     pub certificate: Option<Proven>,
 }
 
-/// What a client certificate proves.
-#[derive(Debug, Clone)]
-pub(super) struct Proven {
-    pub id: SpiffeId,
-    /// From then on the connection proves nothing any more.
-    pub not_after: SystemTime,
-    /// Key id of the root that its issuer is from, in hex with colons.
-    pub root_key_id: String,
-}
+/// What a client certificate proves, until it expires.
+pub(super) use crate::tls::Peer as Proven;
 
 impl Peer {
     /// The peer of a request.
@@ -72,10 +65,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::SpiffeId;
 
     fn peer(id: Option<&str>) -> Peer {
         let certificate = id.map(|id| Proven {
             id: SpiffeId::parse(id).unwrap(),
+            serial: "41".into(),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
             root_key_id: String::new(),
         });

@@ -3,6 +3,7 @@
 //! Everyone may use this module; it uses nothing else of the crate, does no I/O, reads no clock and
 //! starts no task. Whatever needs the time takes it as an argument.
 
+pub mod ban;
 pub mod check;
 pub mod duration;
 pub mod go_json;
@@ -12,6 +13,7 @@ pub mod jwt;
 pub mod name;
 pub mod pem;
 pub mod reason;
+pub mod serial;
 pub mod service;
 pub mod snapshot;
 pub mod spiffe;
@@ -19,11 +21,13 @@ pub mod time;
 pub mod token;
 pub mod upstream;
 
+pub use ban::{Ban, BanError, Bans};
 pub use check::{Check, CheckDefinition, CheckId, CheckKind, CheckReport, CheckStatus};
 pub use intention::{Action, Intention, Intentions, Party, Verdict};
 pub use jwt::{JwtBundle, JwtKey};
 pub use name::{InstanceId, NameError, NodeName, ServiceName};
 pub use reason::Reason;
+pub use serial::{EnrolmentId, Serial};
 pub use service::{Definition, Instance, Kind, ProxySpec, Registration, Sidecar, Upstream, Weights};
 pub use snapshot::{Bundle, Endpoint, EndpointId, Position, ServiceView, Snapshot};
 pub use spiffe::{SpiffeId, TrustDomain};

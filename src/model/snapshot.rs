@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::ban::{Bans, Subject};
 use super::check::CheckStatus;
 use super::intention::{Action, Intentions, Party};
 use super::name::{InstanceId, NodeName, ServiceName};
@@ -90,6 +91,7 @@ pub struct Snapshot {
     pub position: Position,
     pub services: BTreeMap<ServiceName, Arc<ServiceView>>,
     pub intentions: Arc<Intentions>,
+    pub bans: Arc<Bans>,
     pub bundle: Option<Arc<Bundle>>,
 }
 
@@ -121,6 +123,8 @@ pub enum Change {
         destination: Party,
     },
     DefaultAction(Action),
+    Ban(Subject),
+    BanGone(Subject),
     Bundle(Bundle),
 }
 
@@ -131,6 +135,7 @@ impl Default for Snapshot {
             position: Position::default(),
             services: BTreeMap::new(),
             intentions: Arc::new(Intentions::new(Action::Deny)),
+            bans: Arc::default(),
             bundle: None,
         }
     }
@@ -158,6 +163,8 @@ impl Snapshot {
                 Arc::make_mut(&mut self.intentions).remove(&source, &destination);
             }
             Change::DefaultAction(action) => Arc::make_mut(&mut self.intentions).set_default(action),
+            Change::Ban(subject) => Arc::make_mut(&mut self.bans).insert(subject),
+            Change::BanGone(subject) => Arc::make_mut(&mut self.bans).remove(&subject),
             Change::Bundle(bundle) => self.put_bundle(bundle),
         }
     }

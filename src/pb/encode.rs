@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::generated as pb;
+use crate::model::ban::Subject;
 use crate::model::service::TaggedAddress;
 use crate::model::snapshot::Change;
 use crate::model::{
@@ -167,6 +168,12 @@ impl From<&Endpoint> for pb::Endpoint {
     }
 }
 
+impl From<&Subject> for pb::Ban {
+    fn from(subject: &Subject) -> Self {
+        Self { kind: subject.kind().to_owned(), value: subject.value().to_owned() }
+    }
+}
+
 impl From<&Change> for pb::Resource {
     fn from(change: &Change) -> Self {
         use pb::resource::Resource;
@@ -195,6 +202,8 @@ impl From<&Change> for pb::Resource {
                 let action = pb::Action::from(*action).into();
                 Resource::DefaultAction(pb::DefaultAction { action })
             }
+            Change::Ban(subject) => Resource::Ban(subject.into()),
+            Change::BanGone(subject) => Resource::BanGone(subject.into()),
             Change::Bundle(bundle) => Resource::Bundle(bundle.into()),
         };
         Self { resource: Some(resource) }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::admission::{Limit, Place};
 use super::budget::Budget;
 use super::endpoint::Endpoints;
+use super::guard::{Guard, Guarded};
 use super::reports::Reports;
 use super::route::Route;
 use super::settings::Plan;
@@ -17,6 +18,7 @@ use crate::net::limits;
 use crate::net::rng::Rng;
 use crate::telemetry::ProxyMetrics;
 use crate::tls::Identity;
+use crate::tunnel::Lane;
 use crate::tunnel::pool::Pool;
 
 /// While a limit is reached, the log says so this often.
@@ -28,6 +30,7 @@ pub(super) struct Context {
     pub(super) agent: agent::Handle,
     pub(super) metrics: ProxyMetrics,
     pub(super) pool: Rc<Pool>,
+    pub(super) guard: Rc<Guard>,
     pub(super) rng: RefCell<Rng>,
     pub(super) reports: Rc<Reports>,
     /// In the order of the routes.
@@ -54,9 +57,15 @@ impl Context {
             agent,
             metrics,
             pool: Rc::new(Pool::default()),
+            guard: Rc::default(),
             rng: RefCell::new(Rng::new()),
             limit_logged: Cell::new(None),
         }
+    }
+
+    /// Watches over a new tunnel connection; one whose peer is banned ends at once.
+    pub(super) fn guarded(&self, lane: &Lane) -> Guarded {
+        self.guard.admit(lane, &self.snapshot().bans)
     }
 
     pub(super) fn upstream(&self, route: &Route) -> &Upstream {

@@ -302,9 +302,10 @@ impl<'a> Dialler<'a> {
                     Err(_) => passive::failed(&ctx, index, &choice.endpoint.id, &choice.stats),
                 }
                 let established = established?;
-                let expires = not_after.min(established.expires);
+                let expires = not_after.min(established.peer.not_after);
                 let (lane, driver) = Driver::new(established, expires, None);
-                Ok::<_, HandshakeError>((lane, driver.holding((ctx.metrics.lane(OUTBOUND), place))))
+                let held = (ctx.metrics.lane(OUTBOUND), place, ctx.guarded(&lane));
+                Ok::<_, HandshakeError>((lane, driver.holding(held)))
             }
         };
         self.ctx.pool.lane(&key, dial).await.map_err(|error| {

@@ -101,14 +101,15 @@ impl Inbound {
                 }
             };
         let inbound = Rc::clone(self);
-        let source = established.peer.clone();
-        let expires = identity.not_after().min(established.expires);
+        let source = established.peer.id.clone();
+        let expires = identity.not_after().min(established.peer.not_after);
         let on_open = Box::new(move |stream: Stream| {
             let (inbound, source) = (Rc::clone(&inbound), source.clone());
             tokio::task::spawn_local(async move { inbound.stream(stream, source, address).await });
         });
         let (lane, driver) = Driver::new(established, expires, Some(on_open));
-        Some((lane, driver.holding(self.ctx.metrics.lane(INBOUND))))
+        let held = (self.ctx.metrics.lane(INBOUND), self.ctx.guarded(&lane));
+        Some((lane, driver.holding(held)))
     }
 
     async fn run(&self, lane: Lane, driver: Driver) {

@@ -13,6 +13,7 @@ mod connection;
 mod context;
 mod dial;
 mod endpoint;
+mod guard;
 mod inbound;
 mod lobby;
 mod outbound;

@@ -78,11 +78,12 @@ async fn serve(parts: Parts) -> io::Result<()> {
     }
 }
 
-/// Retires lanes of older identities and to endpoints that left, and forgets the latter, at once: one
-/// that comes back under the same id is another one.
+/// Cuts connections of peers that are banned, retires lanes of older identities and to endpoints that
+/// left, and forgets the latter, at once: one that comes back under the same id is another one.
 async fn keep_house(ctx: Rc<Context>) {
     let (mut identity, mut changes) = (ctx.agent.identity.clone(), ctx.agent.changes.clone());
     let mut tick = tokio::time::interval(HOUSEKEEPING);
+    let mut bans = Arc::default();
     loop {
         let changed = tokio::select! {
             changed = identity.changed() => changed,
@@ -95,11 +96,15 @@ async fn keep_house(ctx: Rc<Context>) {
         if changed.is_err() {
             return;
         }
+        let snapshot = ctx.snapshot();
+        if !Arc::ptr_eq(&bans, &snapshot.bans) {
+            bans = Arc::clone(&snapshot.bans);
+            ctx.guard.enforce(&bans);
+        }
         let Some(generation) = identity.borrow_and_update().as_ref().map(|held| held.generation())
         else {
             continue;
         };
-        let snapshot = ctx.snapshot();
         ctx.pool.retire_unless(|key| key.generation == generation && is_known(&snapshot, key));
         ctx.forget_endpoints(&snapshot);
     }

@@ -81,6 +81,10 @@ pub(super) mod names {
         ("weft_check_changes", "Changes of health checks taken in, by status");
     pub(in super::super) const CERTIFICATES_ISSUED: Name =
         ("weft_certificates_issued", "Leaf certificates requested, by result");
+    pub(in super::super) const RENEWALS: Name =
+        ("weft_renewals", "Renewals decided by generation; stale means that a key was copied");
+    pub(in super::super) const SIGNING_LIMITED: Name =
+        ("weft_signing_limited", "Requests for a certificate refused by a limit of rate, by limit");
     pub(in super::super) const TOKENS: Name = ("weft_tokens", "Enrolment tokens, by event");
 
     pub(in super::super) const PROCESS_MEMORY: Name =

@@ -53,6 +53,11 @@ struct StatusLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: &'static str,
 }
@@ -76,6 +81,8 @@ struct Inner {
     check_changes: Family<StatusLabels, Counter>,
     certificates_issued: Family<ResultLabels, Counter>,
     tokens: Family<EventLabels, Counter>,
+    renewals: Family<ResultLabels, Counter>,
+    signing_limited: Family<LimitLabels, Counter>,
 }
 
 impl Default for ServerMetrics {
@@ -100,6 +107,8 @@ impl ServerMetrics {
             check_changes: Family::default(),
             certificates_issued: Family::default(),
             tokens: Family::default(),
+            renewals: Family::default(),
+            signing_limited: Family::default(),
         };
         let mut registry = base_registry();
         registry.register_collector(Box::new(inner.readings.clone()));
@@ -112,6 +121,8 @@ impl ServerMetrics {
         add(&mut registry, names::CHECK_RESULTS, inner.check_changes.clone());
         add(&mut registry, names::CERTIFICATES_ISSUED, inner.certificates_issued.clone());
         add(&mut registry, names::TOKENS, inner.tokens.clone());
+        add(&mut registry, names::RENEWALS, inner.renewals.clone());
+        add(&mut registry, names::SIGNING_LIMITED, inner.signing_limited.clone());
         inner.registry = Arc::new(registry);
         Self { inner: Arc::new(inner) }
     }
@@ -177,6 +188,18 @@ impl ServerMetrics {
     /// An enrolment token was `created`, `used`, `refused` or `revoked`.
     pub fn token(&self, event: &'static str) {
         self.inner.tokens.get_or_create(&EventLabels { event }).inc();
+    }
+}
+
+impl ServerMetrics {
+    /// A renewal was decided by its generation, in one word.
+    pub fn renewal(&self, result: &'static str) {
+        self.inner.renewals.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// A request for a certificate met a limit of rate.
+    pub fn signing_limited(&self, limit: &'static str) {
+        self.inner.signing_limited.get_or_create(&LimitLabels { limit }).inc();
     }
 }
 

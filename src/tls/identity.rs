@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::bans::BanList;
 use super::leaf::Facts;
 use super::verify::{ClientVerifier, Expected, Role, ServerVerifier, Trust, TrustSource, unix_time};
 use super::{ALPN_H2, ALPN_HTTP1, ALPN_LANE, TlsError, settings};
@@ -43,8 +44,23 @@ impl Identity {
         bundle: &Bundle,
         now: SystemTime,
     ) -> Result<Self, TlsError> {
+        Self::guarded(generation, chain, key, bundle, &BanList::default(), now)
+    }
+
+    /// The same, refusing peers that are on a list, which may change meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn guarded(
+        generation: u64,
+        chain: Vec<Vec<u8>>,
+        key: &[u8],
+        bundle: &Bundle,
+        bans: &BanList,
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
         let key = settings::certified_key(chain, key)?;
-        let trust = Arc::new(Trust::new(bundle)?);
+        let trust = Arc::new(Trust::new(bundle, bans)?);
         let facts = check_own(&trust, &key, &[Role::Server, Role::Client], now)?;
         let Some((datacenter, _)) = facts.id.service() else {
             return Err(TlsError::NotService(facts.id));
@@ -148,7 +164,7 @@ pub(super) fn check_own(
     now: SystemTime,
 ) -> Result<Facts, TlsError> {
     let (leaf, others) = key.cert.split_first().ok_or(TlsError::NoCertificate)?;
-    let verify = |role| trust.verify(leaf, others, role, &Expected::AnyMember, unix_time(now));
+    let verify = |role| trust.verify_chain(leaf, others, role, &Expected::AnyMember, unix_time(now));
     let mut facts = Err(TlsError::NoCertificate);
     for role in roles {
         facts = Ok(verify(*role).map_err(TlsError::Own)?);

@@ -19,7 +19,7 @@ use super::testing::{
     Forge, Presented, Signer, authority, handshake, leaf_params, raw_names, uri, valid,
 };
 use super::verify::{Expected, Role, Trust};
-use super::{peer_id, reason_of};
+use super::{BanList, peer_id, reason_of};
 use crate::model::{Reason, ServiceName};
 
 const DOMAIN: &str = "9f3c01d2.consul";
@@ -332,7 +332,7 @@ fn ders(presented: &Presented) -> Vec<CertificateDer<'static>> {
 #[test]
 fn the_verifier_refuses_every_impostor_with_its_reason() {
     let world = world();
-    let trust = Trust::new(&world.mesh.bundle()).unwrap();
+    let trust = Trust::new(&world.mesh.bundle(), &BanList::default()).unwrap();
     let db = Expected::Exactly(world.mesh.service_id("db"));
     for case in CASES {
         let chain = ders(&(case.make)(&world));

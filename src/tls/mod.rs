@@ -3,6 +3,7 @@
 //! `agent`, `tunnel`, `proxy` and `control` call it. Invariants: TLS 1.3 only; every peer certificate
 //! goes through `verify`; nothing is ever resumed; an [`Identity`] exists only if its parts fit.
 
+mod bans;
 mod identity;
 mod key;
 mod leaf;
@@ -25,6 +26,7 @@ use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
 
+pub use self::bans::BanList;
 pub use self::identity::Identity;
 pub use self::key::KeyRequest;
 pub use self::reason::{Rejection, reason_of, reason_of_io, rejection_of};
@@ -77,10 +79,11 @@ pub fn grpc_server_config(
     chain: Vec<Vec<u8>>,
     key: &[u8],
     bundle: &Bundle,
+    bans: &BanList,
     now: SystemTime,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let key = settings::certified_key(chain, key)?;
-    let trust = Arc::new(Trust::new(bundle)?);
+    let trust = Arc::new(Trust::new(bundle, bans)?);
     identity::check_own(&trust, &key, &[Role::Server], now)?;
     let clients = ClientVerifier { trust, expected: Expected::AnyMember, mandatory: false };
     Ok(settings::server(key, Arc::new(clients), &[ALPN_H2]))
@@ -95,10 +98,11 @@ pub fn open_server_config(
     chain: Vec<Vec<u8>>,
     key: &[u8],
     bundle: &Bundle,
+    bans: &BanList,
     now: SystemTime,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let key = settings::certified_key(chain, key)?;
-    identity::check_own(&Trust::new(bundle)?, &key, &[Role::Server], now)?;
+    identity::check_own(&Trust::new(bundle, bans)?, &key, &[Role::Server], now)?;
     Ok(settings::server(key, WebPkiClientVerifier::no_client_auth(), &[ALPN_HTTP1]))
 }
 
@@ -139,12 +143,28 @@ pub fn root_key_id(chain: &[CertificateDer<'_>]) -> String {
     issuer.map(|issuer| hex::encode_with_colons(leaf::authority_key_id(&issuer))).unwrap_or_default()
 }
 
-/// When the leaf of a peer whose handshake has finished expires.
+/// What the verified certificate of a peer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub id: SpiffeId,
+    /// Lower-case hex.
+    pub serial: Arc<str>,
+    pub not_after: SystemTime,
+    /// Key id of the root that its issuer is from, see [`root_key_id`].
+    pub root_key_id: String,
+}
+
+/// What is known of a peer whose handshake has finished.
 ///
 /// # Errors
 /// As [`peer_id`].
-pub fn peer_expiry(certificates: Option<&[CertificateDer<'_>]>) -> Result<SystemTime, TlsError> {
+pub fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Result<Peer, TlsError> {
     let leaf = certificates.and_then(<[_]>::first).ok_or(TlsError::Anonymous)?;
     let certificate = leaf::parse(leaf).map_err(TlsError::Peer)?;
-    Ok(leaf::time(certificate.validity().not_after.timestamp()))
+    Ok(Peer {
+        id: leaf::spiffe_id(&certificate).map_err(TlsError::Peer)?,
+        serial: hex::encode(certificate.raw_serial()).into(),
+        not_after: leaf::time(certificate.validity().not_after.timestamp()),
+        root_key_id: root_key_id(certificates.unwrap_or_default()),
+    })
 }

@@ -50,6 +50,8 @@ pub enum Rejection {
     NotService(SpiffeId),
     #[error("{0} is not a control plane server")]
     NotServer(SpiffeId),
+    #[error("{id} with serial number {serial} is banned by its {by}; `weft ban list` says why")]
+    Banned { id: SpiffeId, serial: String, by: &'static str },
     #[error("the server does not present a root with the pinned key; is the token of this mesh?")]
     Pin,
     #[error("the root that the server presents is not usable as one")]
@@ -63,6 +65,7 @@ impl Rejection {
         match self {
             Self::Expired { .. } => Reason::CertExpired,
             Self::NotYetValid { .. } => Reason::ClockSkew,
+            Self::Banned { .. } => Reason::Denied,
             Self::ForeignDomain { .. }
             | Self::Unexpected { .. }
             | Self::NotService(_)

@@ -26,7 +26,8 @@ fn name(text: &str) -> ServiceName {
 
 fn grpc(presented: Presented, forge: &Forge) -> Arc<ServerConfig> {
     let key = presented.key.serialize_der();
-    grpc_server_config(presented.chain, &key, &forge.bundle(), SystemTime::now()).unwrap()
+    let bans = BanList::default();
+    grpc_server_config(presented.chain, &key, &forge.bundle(), &bans, SystemTime::now()).unwrap()
 }
 
 fn refused_by_client(pair: &Pair) -> Rejection {
@@ -45,8 +46,9 @@ fn peers_negotiate_the_hybrid_group_and_tls_13() {
     assert_eq!(pair.server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     assert_eq!(pair.server.alpn_protocol(), Some(ALPN_LANE));
     assert_eq!(pair.server.server_name(), None);
-    assert_eq!(peer_expiry(pair.server.peer_certificates()), Ok(web.not_after()));
-    assert_eq!(peer_expiry(None), Err(TlsError::Anonymous));
+    let seen = peer(pair.server.peer_certificates()).unwrap();
+    assert_eq!((&seen.id, &*seen.serial, seen.not_after), (web.id(), web.serial(), web.not_after()));
+    assert_eq!(peer(None), Err(TlsError::Anonymous));
     let suite = pair.client.negotiated_cipher_suite().unwrap().suite();
     assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
 }

@@ -16,6 +16,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, Signatu
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::TlsError;
+use super::bans::BanList;
 use super::leaf::{self, Facts};
 use super::provider::SIGNATURES;
 use super::reason::Rejection;
@@ -50,10 +51,11 @@ pub(super) enum Expected {
 pub(super) struct Trust {
     domain: TrustDomain,
     anchors: Vec<TrustAnchor<'static>>,
+    bans: BanList,
 }
 
 impl Trust {
-    pub(super) fn new(bundle: &Bundle) -> Result<Self, TlsError> {
+    pub(super) fn new(bundle: &Bundle, bans: &BanList) -> Result<Self, TlsError> {
         let (domain, roots) = (bundle.trust_domain.clone(), bundle.roots.len());
         if roots == 0 || roots > MAX_ROOTS {
             return Err(TlsError::Roots { domain, roots });
@@ -66,12 +68,13 @@ impl Trust {
             }
         });
         let anchors = anchors.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { domain, anchors })
+        Ok(Self { domain, anchors, bans: bans.clone() })
     }
 
     /// Trust in nothing but the root that signs now, which comes first in a bundle.
     pub(super) fn of_signing(bundle: &Bundle) -> Result<Self, TlsError> {
-        Self::new(&Bundle { roots: bundle.roots.iter().take(1).cloned().collect(), ..bundle.clone() })
+        let signing = Bundle { roots: bundle.roots.iter().take(1).cloned().collect(), ..bundle.clone() };
+        Self::new(&signing, &BanList::default())
     }
 
     pub(super) fn domain(&self) -> &TrustDomain {
@@ -80,6 +83,20 @@ impl Trust {
 
     /// Verifies the chain of a peer that acts in `role`, leaf first.
     pub(super) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        role: Role,
+        expected: &Expected,
+        now: UnixTime,
+    ) -> Result<Facts, Rejection> {
+        let facts = self.verify_chain(leaf, others, role, expected, now)?;
+        self.bans.check(&facts)?;
+        Ok(facts)
+    }
+
+    /// The same for our own certificate, which others may have banned: that is theirs to say.
+    pub(super) fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -150,7 +167,8 @@ fn presented_trust(others: &[CertificateDer<'_>], pin: Option<&str>) -> Result<T
         return Err(Rejection::Root);
     }
     let anchor = webpki::anchor_from_trusted_cert(root)?.to_owned();
-    Ok(Trust { domain: id.trust_domain(), anchors: vec![anchor] })
+    // Whoever has no certificate has heard of no ban either.
+    Ok(Trust { domain: id.trust_domain(), anchors: vec![anchor], bans: BanList::default() })
 }
 
 /// Lower-case hex of the SHA-256 of a certificate's `SubjectPublicKeyInfo`.

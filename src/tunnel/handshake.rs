@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::lane::Mode;
 use super::session::Session;
-use crate::model::{Reason, SpiffeId};
+use crate::model::Reason;
 use crate::net::{limits, socket};
 use crate::tls;
 
@@ -68,10 +68,9 @@ pub struct Established {
     pub(super) plain: Vec<u8>,
     pub(super) input: Vec<u8>,
     pub(super) closed: bool,
-    pub peer: SpiffeId,
+    /// As its certificate says.
+    pub peer: tls::Peer,
     pub mode: Mode,
-    /// When the peer's leaf expires.
-    pub expires: SystemTime,
 }
 
 /// Dials a sidecar and proves both identities to each other within `limit`.
@@ -134,15 +133,13 @@ async fn establish(
         })?;
     let Handshake { socket, tls, input, plain, closed } = handshake;
     let facts = tls.facts();
-    let peer = tls::peer_id(facts.peer_certificates())
-        .map_err(|source| HandshakeError::Identity { address, source })?;
-    let expires = tls::peer_expiry(facts.peer_certificates())
+    let peer = tls::peer(facts.peer_certificates())
         .map_err(|source| HandshakeError::Identity { address, source })?;
     let mode = if facts.alpn_protocol() == Some(tls::ALPN_LANE) { Mode::Lane } else { Mode::Raw };
     if mode == Mode::Lane {
         socket::face_peer(&socket);
     }
-    Ok(Established { socket, tls, plain, input, closed, peer, mode, expires })
+    Ok(Established { socket, tls, plain, input, closed, peer, mode })
 }
 
 enum Failure {

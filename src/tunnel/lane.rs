@@ -18,8 +18,10 @@ use super::stream::{OpenRequest, Stream, Verdict};
 use super::traffic::{Scales, Weight};
 use super::wire::{Fault, Wire};
 use super::{flow, scratch};
-use crate::model::{Reason, ServiceName, SpiffeId};
+use crate::model::ban::Subject;
+use crate::model::{Bans, Reason, ServiceName, SpiffeId};
 use crate::net::limits;
+use crate::tls;
 
 /// What runs inside the TLS connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub struct Lane(pub(super) Rc<Inner>);
 
 pub(super) struct Inner {
     pub(super) socket: TcpStream,
-    pub(super) peer: SpiffeId,
+    pub(super) peer: tls::Peer,
     pub(super) mode: Mode,
     pub(super) state: RefCell<State>,
     /// Wakes the driver.
@@ -92,7 +94,13 @@ impl State {
 impl Lane {
     #[must_use]
     pub fn peer(&self) -> &SpiffeId {
-        &self.0.peer
+        &self.0.peer.id
+    }
+
+    /// The ban that applies to the peer, if any does.
+    #[must_use]
+    pub fn ban<'a>(&self, bans: &'a Bans) -> Option<&'a Subject> {
+        bans.find(&self.0.peer.id, &self.0.peer.serial)
     }
 
     #[must_use]

@@ -13,7 +13,11 @@ use weft::model::{Action, Reason};
 use crate::plane::{Authority, Plane, application, name, pair, soon};
 
 /// Dials a sidecar as Consul's own proxy does: no ALPN, its own certificate.
-async fn foreign_client(ca: &Authority, service: &str, plane: &Plane) -> client::TlsStream<TcpStream> {
+pub(crate) async fn foreign_client(
+    ca: &Authority,
+    service: &str,
+    plane: &Plane,
+) -> client::TlsStream<TcpStream> {
     let mut config = (*ca.identity(service, 1).client_config(&name("db")).unwrap()).clone();
     config.alpn_protocols.clear();
     let stream = TcpStream::connect(plane.inbound).await.unwrap();
@@ -22,7 +26,7 @@ async fn foreign_client(ca: &Authority, service: &str, plane: &Plane) -> client:
 }
 
 /// Takes a sidecar's connection as Consul's own proxy does.
-async fn foreign_server(
+pub(crate) async fn foreign_server(
     ca: &Authority,
     service: &str,
     listener: &TcpListener,

@@ -11,6 +11,7 @@
 
 mod api;
 mod architecture;
+mod bans;
 mod cli;
 mod config_corpus;
 mod connect_mode;

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use weft::agent::{EdgeCount, Handle, Status};
 use weft::ca::{Ca, Settings as CaSettings};
+use weft::model::ban::Subject;
 use weft::model::snapshot::Change;
 use weft::model::{
     Action, CheckStatus, Endpoint, EndpointId, InstanceId, NodeName, Party, Reason, ServiceName,
@@ -21,7 +22,7 @@ use weft::net::socket;
 use weft::proxy::{LocalApp, Proxy, Settings, Upstream};
 use weft::store::MemoryStore;
 use weft::telemetry::ProxyMetrics;
-use weft::tls::{Identity, KeyRequest};
+use weft::tls::{BanList, Identity, KeyRequest};
 
 /// Every wait of these tests ends here.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -50,13 +51,17 @@ impl Authority {
 
     /// A fresh certificate for a service.
     pub fn identity(&self, service: &str, generation: u64) -> Arc<Identity> {
+        self.guarded(service, generation, &BanList::default())
+    }
+
+    /// The same, for somebody who refuses peers on this list.
+    pub fn guarded(&self, service: &str, generation: u64, bans: &BanList) -> Arc<Identity> {
         let request = KeyRequest::generate().unwrap();
         let id = self.0.service_id(&name(service)).unwrap();
         let leaf = self.0.issue(&id, &request.csr).unwrap();
         let bundle = self.0.bundle().borrow().clone();
-        let identity =
-            Identity::new(generation, leaf.chain, &request.key, &bundle, SystemTime::now()).unwrap();
-        Arc::new(identity)
+        let (key, now) = (&request.key, SystemTime::now());
+        Arc::new(Identity::guarded(generation, leaf.chain, key, &bundle, bans, now).unwrap())
     }
 }
 
@@ -81,6 +86,7 @@ pub struct Plane {
     pub inbound: SocketAddr,
     pub upstreams: BTreeMap<String, SocketAddr>,
     pub identity: watch::Sender<Option<Arc<Identity>>>,
+    pub bans: BanList,
     pub edges: mpsc::Receiver<EdgeCount>,
     pub metrics: ProxyMetrics,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -122,7 +128,8 @@ impl Plane {
     ) -> Self {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (changes, changed) = watch::channel(0);
-        let (identity, identities) = watch::channel(Some(authority.identity(service, 1)));
+        let bans = BanList::default();
+        let (identity, identities) = watch::channel(Some(authority.guarded(service, 1, &bans)));
         let synced = Status { connected: true, registered: true, synced: true, ..Status::default() };
         let (status, statuses) = watch::channel(synced);
         let (checks, checks_kept) = mpsc::channel(16);
@@ -165,6 +172,7 @@ impl Plane {
             inbound: inbound_address,
             upstreams: ports,
             identity,
+            bans,
             edges,
             metrics,
             snapshot,
@@ -180,12 +188,19 @@ impl Plane {
         for change in changes {
             next.apply(change);
         }
+        self.bans.replace(Arc::clone(&next.bans));
         self.snapshot.store(Arc::new(next));
         self.changes.send_modify(|generation| *generation += 1);
     }
 
     pub fn allow_all(&self) {
         self.apply([Change::DefaultAction(Action::Allow)]);
+    }
+
+    /// Puts a ban, or lifts it.
+    pub fn ban(&self, subject: &Subject, banned: bool) {
+        let subject = subject.clone();
+        self.apply([if banned { Change::Ban(subject) } else { Change::BanGone(subject) }]);
     }
 
     /// Puts an intention toward this sidecar's service.

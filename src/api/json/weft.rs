@@ -119,3 +119,14 @@ impl std::fmt::Debug for TokenReply {
         f.write_str("TokenReply(..)")
     }
 }
+
+/// An entry of `/v1/weft/bans`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanJson {
+    /// `identity`, `enrolment` or `serial`.
+    pub kind: String,
+    pub value: String,
+    pub reason: String,
+    /// RFC 3339.
+    pub created: String,
+}

@@ -55,6 +55,7 @@ pub(super) fn count_events(ca: &Ca, metrics: &ServerMetrics) {
         Event::TokenUsed => metrics.token("used"),
         Event::TokenRefused => metrics.token("refused"),
         Event::TokenRevoked => metrics.token("revoked"),
+        Event::Renewal(result) => metrics.renewal(result),
     });
 }
 

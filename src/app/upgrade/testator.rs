@@ -81,7 +81,8 @@ impl Testator {
         let process = courier.peer_process().map_err(lost)?;
         tracing::info!(process, version, "a successor has come");
         // Serving means that there is a certificate.
-        let estate = offer.succession.estate().ok_or_else(|| unexpected("who it is"))?;
+        let (estate, _no_renewal) =
+            offer.succession.estate().await.ok_or_else(|| unexpected("who it is"))?;
         say(courier, &Message::Estate(Estate::new(offer.who.clone(), &estate))).await?;
         let upgrade = Message::Testator {}.encode()?;
         courier.send(&upgrade, Some(self.door.as_fd())).await.map_err(lost)?;

@@ -86,7 +86,7 @@ fn a_leaf_is_an_svid_and_nothing_more() {
     assert_eq!(validity.not_before.timestamp(), seconds(leaf.not_before));
     assert_eq!(validity.not_after.timestamp(), seconds(leaf.not_after));
     assert_eq!(leaf.serial, hex::encode(certificate.raw_serial()));
-    assert_eq!(certificate.raw_serial().len(), 16);
+    assert_eq!(certificate.raw_serial().len(), Serial::BYTES);
     let (own, above) = key_ids(&certificate);
     let intermediate = parse(&leaf.chain[1]);
     assert_eq!(above, key_ids(&intermediate).0);

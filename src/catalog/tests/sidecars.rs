@@ -44,6 +44,8 @@ fn kind(change: &Change) -> &'static str {
         Change::Intention { .. } => "intention",
         Change::IntentionGone { .. } => "intention gone",
         Change::DefaultAction(_) => "default",
+        Change::Ban(_) => "ban",
+        Change::BanGone(_) => "ban gone",
         Change::Bundle(_) => "bundle",
     }
 }

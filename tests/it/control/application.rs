@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tonic::Code;
+use weft::model::Serial;
 use weft::pb;
 use weft::pb::identity_client::IdentityClient;
 use weft::tls::{Identity, KeyRequest};
 
 use super::Plane;
-use super::enrol::{anonymous, as_agent};
+use super::enrol::{anonymous, as_agent, channel};
 
 #[tokio::test]
 async fn only_a_service_with_a_certificate_gets_anything() {
@@ -46,6 +47,34 @@ async fn a_second_certificate_takes_nothing_from_the_first() {
     for csr in [Vec::new(), vec![0x30; 20_000], b"junk".to_vec()] {
         let refused = client.issue(pb::IssueRequest { csr }).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    }
+    plane.stop().await;
+}
+
+/// A certificate that an application lost is good until it expires, and for nothing more.
+#[tokio::test]
+async fn an_applications_certificate_gets_no_further_ones() {
+    let plane = Plane::start().await;
+    let agent = plane.agent("web", &[]).await;
+    let mut client = IdentityClient::new(as_agent(&plane, &agent).await);
+    let key = KeyRequest::generate().unwrap();
+    let got = client.issue(pb::IssueRequest { csr: key.csr.clone() }).await.unwrap().into_inner();
+    let bundle = plane.ca.bundle().borrow().as_ref().clone();
+    let issued = Identity::new(1, got.chain, &key.key, &bundle, std::time::SystemTime::now()).unwrap();
+    let own = agent.handle.identity.borrow().clone().unwrap();
+    let enrolment = |identity: &Identity| Serial::parse(identity.serial()).unwrap().enrolment;
+    assert_eq!(enrolment(&issued), enrolment(&own), "a ban of the enrolment meets both");
+
+    let mut thief = IdentityClient::new(channel(&plane, issued.control_config()).await);
+    let csr = KeyRequest::generate().unwrap().csr.clone();
+    let request = pb::MintJwtRequest { audience: vec!["api".to_owned()], ttl_s: 0 };
+    let answers = [
+        thief.renew(pb::RenewRequest { csr: csr.clone() }).await.map(drop),
+        thief.issue(pb::IssueRequest { csr }).await.map(drop),
+        thief.mint_jwt(request).await.map(drop),
+    ];
+    for refused in answers {
+        assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
     }
     plane.stop().await;
 }

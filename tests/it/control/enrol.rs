@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::Code;
@@ -34,6 +35,16 @@ pub(crate) async fn dial(address: SocketAddr, config: Arc<ClientConfig>) -> Chan
         }
     });
     Endpoint::from_static("http://control").connect_with_connector(connector).await.unwrap()
+}
+
+/// Whether the server lets a client with these settings in. With TLS 1.3 a client hears of a refusal only
+/// after its own handshake has ended.
+pub(super) async fn dials(plane: &Plane, config: Arc<ClientConfig>) -> bool {
+    let tcp = TcpStream::connect(plane.address).await.unwrap();
+    let connected = TlsConnector::from(config).connect(tls::no_server_name(), tcp).await;
+    let Ok(mut stream) = connected else { return false };
+    // An HTTP/2 server speaks first.
+    within("a word of the server", stream.read_u8()).await.is_ok()
 }
 
 /// Without a certificate.

@@ -1,8 +1,10 @@
 //! The control plane and its agents over real sockets, with a store in memory.
 
 mod application;
+mod bans;
 mod enrol;
 mod registry;
+mod renewal;
 mod rotation;
 mod succession;
 mod sync;

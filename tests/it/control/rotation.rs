@@ -103,7 +103,7 @@ async fn a_sleeper_that_knows_only_the_first_root_is_not_lost() {
     let plane = Plane::with(options).await;
     let sleeper = plane.agent("sleeper", &[]).await;
     let asleep = identity(&sleeper);
-    let estate = sleeper.succession.estate().unwrap();
+    let (estate, _rest) = sleeper.succession.estate().await.unwrap();
     drop(sleeper);
     eventually("the sleep", || plane.sessions.connected() == 0).await;
     for round in 2..5 {

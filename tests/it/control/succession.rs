@@ -36,7 +36,7 @@ async fn the_instance_changes_hands_without_a_trace() {
     eventually("the result", || health(&plane) == Some(CheckStatus::Warning)).await;
     let before = plane.catalog.position();
 
-    let estate = old.succession.estate().unwrap();
+    let (estate, _rest) = old.succession.estate().await.unwrap();
     let mut settings = plane.settings("db", &[]);
     settings.token = Some("good for nothing".to_owned());
     let new = Agent::succeed(settings, estate).unwrap();
@@ -94,7 +94,7 @@ async fn who_has_ceded_deregisters_nothing() {
 async fn an_estate_is_for_its_own_service() {
     let plane = Plane::start().await;
     let db = plane.agent("db", &[]).await;
-    let estate = db.succession.estate().unwrap();
+    let (estate, _rest) = db.succession.estate().await.unwrap();
     assert!(!format!("{estate:?}").contains("key"));
     let refused = Agent::succeed(plane.settings("web", &[]), estate).err();
     assert!(matches!(refused, Some(AgentError::Inherited(_))), "{refused:?}");
