@@ -11,8 +11,9 @@ use tonic::transport::Channel;
 use super::convert;
 use super::credentials::{CALL_TIMEOUT, called};
 use super::fault::Fault;
+use super::keeper::Keeper;
 use super::shared::{RECONNECT_LEAST, RECONNECT_MOST, Shared};
-use super::svid::Svid;
+use super::svid::{Applicant, Svid};
 use crate::model::JwtBundle;
 use crate::net::backoff::Backoff;
 use crate::net::rng::Rng;
@@ -78,16 +79,42 @@ impl Application {
     }
 }
 
+/// Gets what an [`Application`] has.
+pub(super) struct Supplier {
+    channel: watch::Receiver<Option<Channel>>,
+    svid: watch::Sender<Option<Arc<Svid>>>,
+    jwt_keys: watch::Sender<Option<Arc<JwtBundle>>>,
+}
+
+impl Supplier {
+    /// With the connection in use, while there is one.
+    pub(super) fn new(channel: watch::Receiver<Option<Channel>>) -> (Self, Application) {
+        let (svid_sink, svid) = watch::channel(None);
+        let (keys_sink, jwt_keys) = watch::channel(None);
+        let supplier = Self { channel: channel.clone(), svid: svid_sink, jwt_keys: keys_sink };
+        (supplier, Application { svid, jwt_keys, channel })
+    }
+
+    /// Runs until the agent is gone.
+    pub(super) async fn run(self, shared: Arc<Shared>, keeper: Arc<Keeper>) {
+        let Self { channel, svid, jwt_keys } = self;
+        let follower =
+            KeyFollower { shared: Arc::clone(&shared), channel: channel.clone(), sink: jwt_keys };
+        let applicant = Applicant { shared, keeper, channel, sink: svid };
+        tokio::join!(follower.run(), applicant.run());
+    }
+}
+
 /// Follows the keys that check tokens.
-pub(super) struct KeyFollower {
-    pub shared: Arc<Shared>,
-    pub channel: watch::Receiver<Option<Channel>>,
-    pub sink: watch::Sender<Option<Arc<JwtBundle>>>,
+struct KeyFollower {
+    shared: Arc<Shared>,
+    channel: watch::Receiver<Option<Channel>>,
+    sink: watch::Sender<Option<Arc<JwtBundle>>>,
 }
 
 impl KeyFollower {
     /// Runs until the agent is gone.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let (mut backoff, mut rng) = (Backoff::new(RECONNECT_LEAST, RECONNECT_MOST), Rng::new());
         while let Ok(channel) = self.channel.wait_for(Option::is_some).await.map(|found| found.clone()) {
             let Some(channel) = channel else { continue };

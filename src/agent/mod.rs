@@ -33,14 +33,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::application::KeyFollower;
+use self::application::Supplier;
 use self::credentials::Credentials;
 use self::edges::Reporter;
 use self::keeper::Keeper;
 use self::link::{Link, Profile, Progress};
 use self::receiver::Receiver;
 use self::shared::{Life, Results, Role, Shared, keep_results};
-use self::svid::Applicant;
 use crate::model::{CheckReport, EndpointId, Reason, Registration, ServiceName, Snapshot};
 use crate::tls::Identity;
 
@@ -187,9 +186,7 @@ impl Agent {
         let (life_sink, life) = watch::channel(Life::Running);
         let (progress_sink, progress) = watch::channel(Progress::default());
         let (channel_sink, channel) = watch::channel(None);
-        let (svid_sink, svid) = watch::channel(None);
-        let (keys_sink, jwt_keys) = watch::channel(None);
-        let for_application = Application { svid, jwt_keys, channel: channel.clone() };
+        let (supplier, for_application) = Supplier::new(channel.clone());
         let (results_sink, results) = watch::channel(known);
         let (checks, checks_source) = mpsc::channel(QUEUE);
         let (edges, edges_source) = mpsc::channel(QUEUE);
@@ -225,12 +222,7 @@ impl Agent {
         let checks = checks.map(|check| check.id.clone()).collect();
         tasks.spawn(keep_results(checks, checks_source, results_sink));
         if serves_workload {
-            let (keeper, channel) = (Arc::clone(&keeper), channel.clone());
-            let follower =
-                KeyFollower { shared: Arc::clone(&shared), channel: channel.clone(), sink: keys_sink };
-            tasks.spawn(follower.run());
-            let shared = Arc::clone(&shared);
-            tasks.spawn(Applicant { shared, keeper, channel, sink: svid_sink }.run());
+            tasks.spawn(supplier.run(Arc::clone(&shared), Arc::clone(&keeper)));
         }
         let reporter = Reporter { instance, identity, channel, life: life.clone() };
         tasks.spawn(reporter.run(edges_source));
@@ -241,12 +233,7 @@ impl Agent {
             service,
             token,
         };
-        let enrolment_failed = failed.clone();
-        tasks.spawn(async move {
-            let fault = credentials.run().await;
-            // Only the first failure is read.
-            let _read = enrolment_failed.try_send(AgentError::Enrolment(fault.to_string()));
-        });
+        tasks.spawn(enrol(credentials, failed.clone()));
         let link = Link {
             profile: Profile { registrations, upstreams, process },
             receiver: Receiver::new(),
@@ -261,11 +248,7 @@ impl Agent {
             role,
             snapshot,
         };
-        tasks.spawn(async move {
-            if let Err(fault) = link.run().await {
-                let _read = failed.try_send(AgentError::Registration(fault.to_string()));
-            }
-        });
+        tasks.spawn(hold(link, failed));
         agent(tasks)
     }
 
@@ -306,6 +289,21 @@ impl Agent {
         if waited.is_err() {
             tracing::warn!(?limit, "the control plane did not acknowledge in time");
         }
+    }
+}
+
+/// Keeps a certificate, or says that there can be none.
+async fn enrol(credentials: Credentials, failed: mpsc::Sender<AgentError>) {
+    let fault = credentials.run().await;
+    // Only the first failure is read.
+    let _read = failed.try_send(AgentError::Enrolment(fault.to_string()));
+}
+
+/// Keeps the stream, or says that the instance is not wanted.
+async fn hold(link: Link, failed: mpsc::Sender<AgentError>) {
+    if let Err(fault) = link.run().await {
+        // As above.
+        let _read = failed.try_send(AgentError::Registration(fault.to_string()));
     }
 }
 

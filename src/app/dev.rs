@@ -61,7 +61,8 @@ pub fn run(settings: &Settings) -> Result<(), AppError> {
         let (mut signals, hangups) = (Signals::new()?, hangups()?);
         let server = Server::start(server_settings(settings)?).await?;
         if settings.demo || settings.check {
-            live(settings, server, &mut signals, started).await
+            // A mesh in one future is a large one.
+            Box::pin(live(settings, server, &mut signals, started)).await
         } else {
             plain(settings, server, &mut signals, hangups, started).await
         }

@@ -51,18 +51,14 @@ pub(super) fn explain(error: AppError) -> CliError {
             "the demo's story",
             "run `weft dev --demo --log-level debug` and play it by hand",
         ),
-        AppError::Upgrade(_) => CliError::new(
-            Fault::Local,
-            "no upgrade in place",
-            what,
-            "mend this and start it again; a sidecar that runs goes on serving",
-        ),
-        AppError::Workload(_) => CliError::new(
-            Fault::Local,
-            "no Workload API",
-            what,
-            "mend this, or start the sidecar without --workload-socket",
-        ),
+        AppError::Upgrade(_) => {
+            let next = "mend this and start it again; a sidecar that runs goes on serving";
+            CliError::new(Fault::Local, "no upgrade in place", what, next)
+        }
+        AppError::Workload(_) => {
+            let next = "mend this, or start the sidecar without --workload-socket";
+            CliError::new(Fault::Local, "no Workload API", what, next)
+        }
         AppError::Store(_) | AppError::Catalog(_) | AppError::Kv(_) | AppError::Ca(_) => {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)

@@ -133,7 +133,7 @@ impl Follower {
                 }
             }
             // The store has stopped.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = changed => {}
