@@ -2,8 +2,10 @@
 
 mod bans;
 mod enrol;
+mod race;
 mod registry;
 mod renewal;
+mod requests;
 mod rotation;
 mod succession;
 mod sync;
