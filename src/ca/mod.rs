@@ -283,7 +283,7 @@ impl Ca {
     /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
     /// an `id` of another trust domain.
     pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
-        let signed = |request: Request| self.sign(id, &request, issue::first_serial(request.key(), 0));
+        let signed = |request: Request| self.sign(id, &request, issue::first_serial(request.key()));
         let leaf = Request::parse(csr).and_then(signed);
         self.tell(Event::Leaf { granted: leaf.is_ok() });
         leaf
@@ -423,7 +423,7 @@ impl Ca {
 
     /// Begins an enrolment and signs its first certificate.
     async fn begin(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
-        let mut serial = issue::first_serial(request.key(), 1);
+        let mut serial = issue::first_serial(request.key());
         let key = request.key_hash();
         let claim = self.claim(id, &key)?;
         serial.generation = self.0.enrolments.begin(&*self.0.store, serial.enrolment, &claim).await?;
@@ -449,7 +449,7 @@ impl Ca {
     async fn renew_and_sign(&self, id: &SpiffeId, serial: &str, csr: &[u8]) -> Result<Leaf, CaError> {
         let request = Request::parse(csr)?;
         // One of another form is not of an enrolment either.
-        let mut serial = Serial::parse(serial).unwrap_or_else(|| issue::first_serial(request.key(), 0));
+        let mut serial = Serial::parse(serial).unwrap_or_else(|| issue::first_serial(request.key()));
         let key = request.key_hash();
         let claim = self.claim(id, &key)?;
         let (generation, granted) = self.0.enrolments.renew(&*self.0.store, serial, &claim).await?;
