@@ -211,13 +211,7 @@ impl Agent {
         tasks.spawn(keep_results(checks, checks_source, results_sink));
         let reporter = Reporter { instance, identity, channel, life: life.clone() };
         tasks.spawn(reporter.run(edges_source));
-        let credentials = Credentials {
-            shared: Arc::clone(&shared),
-            keeper: Arc::clone(&keeper),
-            role: role.clone(),
-            service,
-            token,
-        };
+        let credentials = Credentials::new(&shared, &keeper, &role, service, token);
         let enrolment_failed = failed.clone();
         tasks.spawn(async move {
             let fault = credentials.run().await;
