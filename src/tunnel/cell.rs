@@ -177,7 +177,9 @@ impl StreamCell {
         if !drained {
             keep(&mut state.pending, rest);
             if most.is_some() && state.pending.len() > HELD_BYTES && state.lag != Lag::Full {
-                self.app.borrow().as_deref().map(|app| state.sink(app));
+                if let Some(app) = self.app.borrow().as_deref() {
+                    state.sink(app);
+                }
             }
             self.bell.ring();
         }
