@@ -21,8 +21,8 @@ use crate::model::{EnrolmentId, Serial, SpiffeId, TrustDomain, hex};
 
 /// Largest request that is parsed, in bytes. One with a P-384 key has about 400.
 const MAX_REQUEST_BYTES: usize = 4096;
-/// How far `NotBefore` lies in the past, so that a peer whose clock is a little behind accepts it.
-const BACKDATE: Duration = Duration::from_secs(60);
+/// How far `NotBefore` lies in the past, so that a peer whose clock is five minutes behind accepts it.
+const BACKDATE: Duration = Duration::from_secs(5 * 60);
 /// Shortest lifetime of a new intermediate.
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Keys that a certificate may have.

@@ -322,3 +322,7 @@ async fn sweep_board(sessions: &Sessions) {
         sessions.sweep(SystemTime::now());
     }
 }
+
+#[cfg(test)]
+#[path = "tests/impostors.rs"]
+mod impostors;

@@ -133,6 +133,10 @@ async fn stop_workers(stop: &watch::Sender<bool>, ended: Vec<oneshot::Receiver<(
 }
 
 #[cfg(test)]
+#[path = "tests/impostors.rs"]
+mod impostors;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

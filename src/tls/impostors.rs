@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Eku, IsCa,
-    KeyPair, KeyUsagePurpose as Usage, SanType,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Eku,
+    GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose as Usage, NameConstraints, SanType,
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
 
-use super::provider::SIGNATURES;
 use super::testing::{
     Forge, Presented, Signer, authority, handshake, leaf_params, raw_names, uri, valid,
 };
@@ -28,8 +26,8 @@ const WEB: &str = "spiffe://9f3c01d2.consul/ns/default/dc/dc1/svc/web";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The mesh under attack, and what attackers have.
-struct World {
-    mesh: Forge,
+pub(crate) struct World {
+    pub(crate) mesh: Forge,
     /// Another authority that claims the same trust domain.
     twin: Forge,
     /// Another mesh.
@@ -38,7 +36,7 @@ struct World {
 
 /// What must become of a row in one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Want {
+pub(crate) enum Want {
     Refused(Reason),
     /// Not an impostor in this direction: it passes, but for what it really is.
     PassesAs(&'static str),
@@ -47,13 +45,13 @@ enum Want {
 use Reason::{CertExpired, ClockSkew, IdentityMismatch, TlsHandshake};
 use Want::{PassesAs, Refused};
 
-struct Case {
-    name: &'static str,
-    make: fn(&World) -> Presented,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) make: fn(&World) -> Presented,
     /// When it serves and we expect `db`.
-    serving: Want,
+    pub(crate) serving: Want,
     /// When it dials us.
-    dialling: Want,
+    pub(crate) dialling: Want,
 }
 
 const fn case(name: &'static str, reason: Reason, make: fn(&World) -> Presented) -> Case {
@@ -83,7 +81,7 @@ fn changed(world: &World, change: impl FnOnce(&mut CertificateParams)) -> Presen
     world.mesh.sign(&params)
 }
 
-const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     // Valid chains, wrong identities.
     split("another service", Refused(IdentityMismatch), PassesAs(WEB), |w| {
         w.mesh.sign(&w.mesh.params("web"))
@@ -282,6 +280,27 @@ const CASES: &[Case] = &[
         params.is_ca = IsCa::ExplicitNoCa;
         under(&Signer::under(&w.mesh.root, params), w)
     }),
+    case("our intermediate, certified by a foreign root only", TlsHandshake, |w| {
+        let ours = w.mesh.intermediate.issuer.key();
+        let params = authority(&w.mesh.domain, "intermediate");
+        let crossed = params.signed_by(ours, &w.twin.root.issuer).unwrap().der().to_vec();
+        let mut presented = w.mesh.sign(&w.mesh.params("db"));
+        presented.chain[1] = crossed;
+        presented
+    }),
+    case("under an intermediate for other names", TlsHandshake, |w| {
+        let mut params = authority(&w.mesh.domain, "narrow");
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName("other.example".to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+        let signer = Signer::under(&w.mesh.root, params);
+        let mut leaf = w.mesh.params("db");
+        leaf.subject_alt_names.push(SanType::DnsName("db.example".try_into().unwrap()));
+        let key = KeyPair::generate().unwrap();
+        let leaf = leaf.signed_by(&key, &signer.issuer).unwrap().der().to_vec();
+        Presented { chain: vec![leaf, signer.der.clone()], key }
+    }),
     case("without its intermediate", TlsHandshake, |w| {
         let mut presented = w.mesh.sign(&w.mesh.params("db"));
         presented.chain.truncate(1);
@@ -321,11 +340,11 @@ fn under(signer: &Signer, world: &World) -> Presented {
     Presented { chain: vec![leaf, signer.der.clone()], key }
 }
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     World { mesh: Forge::new(DOMAIN), twin: Forge::new(DOMAIN), foreign: Forge::new("aaaa0000.consul") }
 }
 
-fn ders(presented: &Presented) -> Vec<CertificateDer<'static>> {
+pub(crate) fn ders(presented: &Presented) -> Vec<CertificateDer<'static>> {
     presented.chain.iter().cloned().map(CertificateDer::from).collect()
 }
 
@@ -395,26 +414,6 @@ fn no_handshake_completes_with_an_impostor_that_dials() {
             }
         }
     }
-}
-
-#[test]
-fn checking_chains_only_would_not_be_enough() {
-    let world = world();
-    let root = CertificateDer::from(world.mesh.root.der.clone());
-    let anchors = [webpki::anchor_from_trusted_cert(&root).unwrap()];
-    let chain_is_good = |case: &&Case| {
-        let chain = ders(&(case.make)(&world));
-        EndEntityCert::try_from(&chain[0]).is_ok_and(|leaf| {
-            let (algorithms, usage) = (SIGNATURES.all, KeyUsage::server_auth());
-            let now = UnixTime::now();
-            leaf.verify_for_usage(algorithms, &anchors, &chain[1..], now, usage, None, None).is_ok()
-        })
-    };
-    let fooled = CASES.iter().filter(|case| matches!(case.serving, Refused(_))).filter(chain_is_good);
-    let fooled: Vec<_> = fooled.map(|case| case.name).collect();
-    assert!(CASES.len() >= 60, "{}", CASES.len());
-    assert!(fooled.len() >= 25, "{fooled:?}");
-    assert!(fooled.contains(&"another service") && fooled.contains(&"two URI names, ours last"));
 }
 
 #[test]

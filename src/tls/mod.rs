@@ -13,7 +13,9 @@ mod settings;
 mod verify;
 
 #[cfg(test)]
-mod impostors;
+pub(crate) mod impostors;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

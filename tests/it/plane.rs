@@ -37,16 +37,22 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// A certificate authority of its own for each test.
-pub struct Authority(pub Ca);
+pub struct Authority(pub Ca, Arc<MemoryStore>);
 
 impl Authority {
     pub async fn new() -> Self {
-        let settings = CaSettings {
-            datacenter: "dc1".to_owned(),
-            server_id: "test".to_owned(),
-            leaf_ttl: Duration::from_secs(3600),
-        };
-        Self(Ca::open(Arc::new(MemoryStore::new()), settings).await.unwrap())
+        Self::over(Arc::new(MemoryStore::new()), Duration::from_secs(3600)).await
+    }
+
+    async fn over(store: Arc<MemoryStore>, leaf_ttl: Duration) -> Self {
+        let settings =
+            CaSettings { datacenter: "dc1".to_owned(), server_id: "test".to_owned(), leaf_ttl };
+        Self(Ca::open(Arc::clone(&store) as _, settings).await.unwrap(), store)
+    }
+
+    /// A certificate that expires soon.
+    pub async fn short_lived(&self, service: &str, ttl: Duration) -> Arc<Identity> {
+        Self::over(Arc::clone(&self.1), ttl).await.identity(service, 1)
     }
 
     /// A fresh certificate for a service.

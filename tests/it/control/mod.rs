@@ -3,8 +3,10 @@
 mod application;
 mod bans;
 mod enrol;
+mod race;
 mod registry;
 mod renewal;
+mod requests;
 mod rotation;
 mod succession;
 mod sync;
