@@ -1,6 +1,7 @@
 //! Crowds at a sidecar's door: silent, nameless, denied, with old sessions; and what a denial does to a
 //! thousand open connections. `WEFT_SLOW=1` runs them at full size.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -216,25 +217,22 @@ async fn two_sidecars_choose_the_hybrid_group() {
     assert_eq!(group, NamedGroup::X25519MLKEM768);
 }
 
-/// Handshakes that are cut, swollen or no handshakes at all.
-#[tokio::test]
-async fn broken_handshakes_end_and_reach_nobody() {
-    let (web, db, app, _ca) = pair().await;
-    let reached = counting(app);
-    let hello = [&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0][..], &[0; 1]].concat();
+/// Handshakes that are cut, swollen or none at all.
+pub(crate) fn broken_handshakes() -> Vec<(&'static str, Vec<u8>)> {
+    let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0, 0];
     let record = |kind: u8, length: u16, body: &[u8]| {
         let mut wire = vec![kind, 3, 3];
         wire.extend(length.to_be_bytes());
         wire.extend_from_slice(body);
         wire
     };
-    // A handshake message of 16 MiB less one byte, in as many records as are listened to.
+    // A message of 16 MiB less one byte, in more records than are listened to.
     let endless = record(0x16, 16_384, &[1, 0xff, 0xff, 0xff]);
     let endless = [endless, vec![0; 16_380], record(0x16, 16_384, &[0; 16_384]).repeat(8)].concat();
-    for (what, wire) in [
+    vec![
         ("a cut record", vec![0x16, 3, 1]),
         ("a cut hello", hello[..8].to_vec()),
-        ("a short hello", hello.clone()),
+        ("a short hello", hello.to_vec()),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: db\r\n\r\n".to_vec()),
         ("SSL 2", [&[0x80, 0x2e, 1, 0, 2][..], &[0; 41]].concat()),
         ("a record of 65,535 bytes", record(0x16, 0xffff, &[0; 2000])),
@@ -244,12 +242,30 @@ async fn broken_handshakes_end_and_reach_nobody() {
         ("a kind of record that is not", record(0x63, 3, b"abc")),
         ("an endless hello", endless),
         ("zeroes", vec![0; 4096]),
-    ] {
-        let mut client = TcpStream::connect(db.inbound).await.unwrap();
-        let _cut = client.write_all(&wire).await;
-        let _cut = client.shutdown().await;
-        ends_empty(what, &mut client).await;
+    ]
+}
+
+/// Sends bytes and waits for the end, which must bring no more than an alert.
+pub(crate) async fn speaks_in_vain(address: SocketAddr, what: &str, wire: &[u8]) {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let _cut = client.write_all(wire).await;
+    let _cut = client.shutdown().await;
+    ends_empty(what, &mut client).await;
+}
+
+#[tokio::test]
+async fn broken_handshakes_end_and_reach_nobody() {
+    let (web, db, app, _ca) = pair().await;
+    let reached = counting(app);
+    for (what, wire) in broken_handshakes() {
+        speaks_in_vain(db.inbound, what, &wire).await;
     }
     assert_eq!(reached.load(Ordering::SeqCst), 0);
     let _connected = web.dial("db").await;
+    let arrival = async {
+        while reached.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("an honest one", arrival).await;
 }

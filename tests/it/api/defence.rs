@@ -114,3 +114,15 @@ async fn slow_heads_and_bodies_are_cut_off() {
     assert!(begun.elapsed().as_secs() >= 30);
     api.stop().await;
 }
+
+/// Plain HTTP and nothing else: no certificate, good or bad, makes a difference here.
+#[tokio::test]
+async fn nobody_completes_a_tls_handshake() {
+    let api = Api::start().await;
+    let tcp = TcpStream::connect(api.address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(weft::tls::bootstrap_config(None));
+    let connected = connector.connect(weft::tls::no_server_name(), tcp);
+    let refused = tokio::time::timeout(crate::http::PATIENCE, connected).await.expect("an end");
+    assert!(refused.is_err());
+    api.stop().await;
+}

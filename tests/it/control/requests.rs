@@ -205,3 +205,12 @@ async fn a_certificate_says_what_the_token_says() {
     let last = pb::EnrolRequest { token, service: "web".to_owned(), csr: good() };
     client.enrol(last).await.expect("what was refused has used no token up");
 }
+
+#[tokio::test]
+async fn broken_handshakes_end_and_hold_up_nobody() {
+    let plane = Plane::start().await;
+    for (what, wire) in crate::crowds::broken_handshakes() {
+        crate::crowds::speaks_in_vain(plane.address, what, &wire).await;
+    }
+    plane.agent("web", &[]).await;
+}

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::mesh::{Mesh, Spec, ran};
+use super::mesh::{Mesh, Sidecar, Spec, ran};
 use super::support::{free_port, local};
 
 const SHIFT: &str = r#"
@@ -39,8 +39,8 @@ async fn a_clock_that_is_far_off_is_named() {
     };
     let config = mesh.file("web.hcl", &Spec::new("web", "web-1", 1).hcl());
     let (config, server) = (config.to_string_lossy(), mesh.grpc.to_string());
-    // A day behind, and twenty years ahead: past the life of the root.
-    for shift in ["-86400", "631152000"] {
+    // An hour and a day behind, and twenty years ahead: past the life of the root.
+    for shift in ["-3600", "-86400", "631152000"] {
         let token = mesh.token("web").await;
         let (token, admin) = (token.to_string_lossy(), local(free_port()).to_string());
         let mut args = vec!["proxy", "--config", &config, "--server", &server, "--token-file", &token];
@@ -51,5 +51,23 @@ async fn a_clock_that_is_far_off_is_named() {
         assert_eq!(errors, 1, "{}", ran.err);
         assert!(ran.err.contains("clock_skew") && ran.err.contains(&server), "{shift}: {}", ran.err);
         println!("clock shifted by {shift} s\n{}", ran.err);
+    }
+}
+
+/// Five minutes either way do not matter, nor does an hour ahead: certificates are valid from before they
+/// were made, and for days.
+#[tokio::test]
+async fn a_clock_that_is_a_little_off_does_not_matter() {
+    let mesh = Mesh::start().await;
+    let Some(library) = library(mesh.dir()) else {
+        println!("left out without a C compiler: a clock that is a little off");
+        return;
+    };
+    for (id, shift) in [("behind", "-290"), ("ahead", "300"), ("hour", "3600")] {
+        let token = mesh.token("web").await;
+        let env = [("LD_PRELOAD", library.as_str()), ("TEST_CLOCK_SHIFT_S", shift)];
+        let process = mesh.launch_in(&Spec::new("web", id, 1), Some(&token), &env);
+        let mut sidecar = Sidecar::ready(process).await;
+        assert_eq!(sidecar.process.stop().await, 0, "{shift}");
     }
 }

@@ -103,6 +103,11 @@ impl Mesh {
         self.server.as_mut().unwrap()
     }
 
+    /// The running server, to be killed while the mesh is in use; [`Self::start_server`] starts the next.
+    pub(super) fn take_server(&mut self) -> Process {
+        self.server.take().unwrap()
+    }
+
     pub(super) async fn kill_server(&mut self) {
         self.server.take().unwrap().kill().await;
     }

@@ -8,6 +8,7 @@ mod clock;
 mod discovery;
 mod drain;
 mod end_to_end;
+mod enrolment;
 mod frozen;
 mod keys;
 mod leave;
