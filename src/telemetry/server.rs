@@ -16,6 +16,12 @@ use super::reading::{Read, Readings};
 /// Most HTTP routes with series of their own; the API has well under two hundred.
 const MAX_ROUTES: usize = 256;
 
+/// How renewals are decided, and the limits that requests for certificates may meet. All show as zero before
+/// they occur, so that a rate sees the first: a `stale` renewal is an alarm.
+const RENEWALS: [&str; 6] = ["ok", "repeated", "adopted", "stale", "foreign", "not_enrolled"];
+const SIGNING_LIMITS: [&str; 5] =
+    ["renew_sidecar", "renew_all", "enrol_service", "enrol_all", "enrol_refused_source"];
+
 /// From 250 µs (a read of the catalog) to 10 s.
 const HTTP_BUCKETS_SECONDS: [f64; 14] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -124,6 +130,12 @@ impl ServerMetrics {
         add(&mut registry, names::RENEWALS, inner.renewals.clone());
         add(&mut registry, names::SIGNING_LIMITED, inner.signing_limited.clone());
         inner.registry = Arc::new(registry);
+        for result in RENEWALS {
+            drop(inner.renewals.get_or_create(&ResultLabels { result }));
+        }
+        for limit in SIGNING_LIMITS {
+            drop(inner.signing_limited.get_or_create(&LimitLabels { limit }));
+        }
         Self { inner: Arc::new(inner) }
     }
 
@@ -185,13 +197,6 @@ impl ServerMetrics {
         self.inner.certificates_issued.get_or_create(&labels).inc();
     }
 
-    /// An enrolment token was `created`, `used`, `refused` or `revoked`.
-    pub fn token(&self, event: &'static str) {
-        self.inner.tokens.get_or_create(&EventLabels { event }).inc();
-    }
-}
-
-impl ServerMetrics {
     /// A renewal was decided by its generation, in one word.
     pub fn renewal(&self, result: &'static str) {
         self.inner.renewals.get_or_create(&ResultLabels { result }).inc();
@@ -200,6 +205,11 @@ impl ServerMetrics {
     /// A request for a certificate met a limit of rate.
     pub fn signing_limited(&self, limit: &'static str) {
         self.inner.signing_limited.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// An enrolment token was `created`, `used`, `refused` or `revoked`.
+    pub fn token(&self, event: &'static str) {
+        self.inner.tokens.get_or_create(&EventLabels { event }).inc();
     }
 }
 
