@@ -144,13 +144,13 @@ fn key_hash(key: &impl PublicKeyData) -> String {
     hex::encode(digest::digest(&digest::SHA256, &key.subject_public_key_info()).as_ref())
 }
 
-/// The serial number of the first certificate for a key. Named after the key, so that a request which
-/// is repeated because the answer was lost makes no second enrolment.
-pub(super) fn first_serial(key: &impl PublicKeyData, generation: u32) -> Serial {
+/// The serial number of a certificate for a key that renews none. Named after the key, so that a request
+/// which is repeated because the answer was lost makes no second enrolment.
+pub(super) fn first_serial(key: &impl PublicKeyData) -> Serial {
     let hash = digest::digest(&digest::SHA256, &key.subject_public_key_info());
     let mut name = [0; 8];
     name.copy_from_slice(&hash.as_ref()[..8]);
-    Serial { enrolment: EnrolmentId::new(name), generation }
+    Serial { enrolment: EnrolmentId::new(name), generation: 0 }
 }
 
 /// What a leaf is good for besides its identity.
@@ -172,7 +172,7 @@ pub(super) fn leaf(
     ttl: Duration,
     now: SystemTime,
 ) -> Result<Leaf, CaError> {
-    numbered_leaf(intermediate, id, key, first_serial(key, 0), names, ttl, now)
+    numbered_leaf(intermediate, id, key, first_serial(key), names, ttl, now)
 }
 
 /// The same with a serial number of the caller's choice, but for its random part.

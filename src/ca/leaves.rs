@@ -18,7 +18,7 @@ impl Ca {
     /// [`CaError::Request`] when the request is not usable, [`CaError::Signing`] for the rest, such as
     /// an `id` of another trust domain.
     pub fn issue(&self, id: &SpiffeId, csr: &[u8]) -> Result<Leaf, CaError> {
-        let signed = |request: Request| self.sign(id, &request, issue::first_serial(request.key(), 0));
+        let signed = |request: Request| self.sign(id, &request, issue::first_serial(request.key()));
         let leaf = Request::parse(csr).and_then(signed);
         self.tell(Event::Leaf { granted: leaf.is_ok() });
         leaf
@@ -31,7 +31,7 @@ impl Ca {
     /// As [`Self::issue`].
     pub fn issue_beside(&self, id: &SpiffeId, beside: &str, csr: &[u8]) -> Result<Leaf, CaError> {
         let signed = |request: Request| {
-            let own = issue::first_serial(request.key(), 0);
+            let own = issue::first_serial(request.key());
             let enrolment = Serial::parse(beside).map_or(own.enrolment, |serial| serial.enrolment);
             self.sign(id, &request, Serial { enrolment, ..own })
         };

@@ -398,7 +398,7 @@ impl Ca {
 
     /// Begins an enrolment and signs its first certificate.
     async fn begin(&self, id: &SpiffeId, request: &Request) -> Result<Leaf, CaError> {
-        let mut serial = issue::first_serial(request.key(), 1);
+        let mut serial = issue::first_serial(request.key());
         let key = request.key_hash();
         let claim = self.claim(id, &key)?;
         serial.generation = self.0.enrolments.begin(&*self.0.store, serial.enrolment, &claim).await?;
@@ -424,7 +424,7 @@ impl Ca {
     async fn renew_and_sign(&self, id: &SpiffeId, serial: &str, csr: &[u8]) -> Result<Leaf, CaError> {
         let request = Request::parse(csr)?;
         // One of another form is not of an enrolment either.
-        let mut serial = Serial::parse(serial).unwrap_or_else(|| issue::first_serial(request.key(), 0));
+        let mut serial = Serial::parse(serial).unwrap_or_else(|| issue::first_serial(request.key()));
         let key = request.key_hash();
         let claim = self.claim(id, &key)?;
         let (generation, granted) = self.0.enrolments.renew(&*self.0.store, serial, &claim).await?;

@@ -239,6 +239,16 @@ mod tests {
         ServiceName::new(text).unwrap()
     }
 
+    #[test]
+    fn actions_by_table() {
+        for (action, allowed, audited) in
+            [(Action::Allow, true, false), (Action::Deny, false, false), (Action::Audit, true, true)]
+        {
+            let verdict = Intentions::new(action).decide(&name("web"), &name("db"));
+            assert_eq!((verdict.is_allowed(), verdict.is_audited()), (allowed, audited), "{action}");
+        }
+    }
+
     /// With sixteen questions each, 100,000 verdicts.
     const MODELS: u32 = 100_000 / 16;
 

@@ -20,7 +20,7 @@ use super::provider::{SIGNATURES, VERSIONS, provider};
 use super::settings;
 use super::testing::{Forge, Presented, handshake, valid};
 use super::verify::{Expected, Role, Trust, unix_time};
-use super::{ALPN_LANE, BanList, bootstrap_config, grpc_server_config, reason_of};
+use super::{ALPN_LANE, BanList, Rejection, bootstrap_config, grpc_server_config, leaf, reason_of};
 use crate::model::ban::Subject;
 use crate::model::{Bans, Bundle, Reason, ServiceName};
 
@@ -194,15 +194,35 @@ fn a_ban_counts_from_the_next_handshake_in_both_directions() {
     assert!(handshake(&client, &db.server_config()).completed());
 }
 
+/// The library that verifies chains refuses these, too; what we read ourselves does not rest on it.
+#[test]
+fn a_leaf_is_read_strictly_whoever_looked_at_it_before() {
+    let world = world();
+    let made = |name: &str| {
+        let case = CASES.iter().find(|case| case.name == name).unwrap();
+        CertificateDer::from((case.make)(&world).chain.remove(0))
+    };
+    let read = |name: &str, role| leaf::read(&made(name), &[role]).map(drop);
+    let authority = "an authority's certificate as leaf";
+    assert_eq!(read(authority, Role::Server), Err(Rejection::Authority));
+    assert_eq!(read("for clients only", Role::Server), Err(Rejection::ExtendedKeyUsage));
+    assert_eq!(read("for servers only, dialling", Role::Client), Err(Rejection::ExtendedKeyUsage));
+    assert_eq!(leaf::read(&made("for clients only"), &[Role::Client]).map(drop), Ok(()));
+    assert_eq!(read("a byte after the leaf", Role::Client), Err(Rejection::Malformed));
+    assert_eq!(read("a P-521 key", Role::Client), Err(Rejection::KeyType));
+    let both = leaf::read(&made("for clients only"), &[Role::Client, Role::Server]);
+    assert_eq!(both.map(drop), Err(Rejection::ExtendedKeyUsage));
+}
+
 /// A certificate that was just made, by a clock that differs from the maker's.
 #[test]
 fn clocks_by_table() {
     let mesh = Forge::new("9f3c01d2.consul");
     let now = SystemTime::now();
     // As `ca` makes them: valid from five minutes ago.
-    let leaf = mesh.sign(&valid(mesh.params("db"), now - 5 * MINUTE, 72 * HOUR + 5 * MINUTE));
+    let made = mesh.sign(&valid(mesh.params("db"), now - 5 * MINUTE, 72 * HOUR + 5 * MINUTE));
     let trust = Trust::new(&mesh.bundle(), &BanList::default()).unwrap();
-    let chain: Vec<CertificateDer<'_>> = leaf.chain.into_iter().map(Into::into).collect();
+    let chain: Vec<CertificateDer<'_>> = made.chain.into_iter().map(Into::into).collect();
     let verify = |at| {
         let verified =
             trust.verify(&chain[0], &chain[1..], Role::Server, &Expected::AnyService, unix_time(at));

@@ -276,6 +276,23 @@ fn the_pinned_key_in_a_certificate_of_someone_else_is_no_root() {
 }
 
 #[test]
+fn a_presented_root_that_names_a_workload_is_none() {
+    let mesh = mesh();
+    let mut params = testing::authority(&mesh.domain, "root");
+    params.subject_alt_names = vec![testing::uri("spiffe://9f3c01d2.consul/a/path")];
+    let root = params.self_signed(mesh.root.issuer.key()).unwrap();
+    let mut presented = mesh.server();
+    presented.chain[2] = root.der().to_vec();
+    let mut server = Arc::unwrap_or_clone(presented.careless_server());
+    server.alpn_protocols = vec![ALPN_H2.to_vec()];
+    let server = Arc::new(server);
+    for pin in [Some(pin(&mesh)), None] {
+        let pair = handshake(&bootstrap_config(pin.as_deref()), &server);
+        assert_eq!(refused_by_client(&pair), Rejection::Root);
+    }
+}
+
+#[test]
 fn an_identity_says_what_does_not_fit() {
     let (mesh, twin) = (mesh(), Forge::new("9f3c01d2.consul"));
     let now = SystemTime::now();

@@ -121,3 +121,28 @@ async fn expired_records_go_and_the_rest_is_bounded() {
     let full = enrolments.begin(&store, id(2), &claim(&web, "k2", 601 + day)).await.unwrap_err();
     assert!(matches!(full, CaError::TooManyEnrolments), "{full}");
 }
+
+#[tokio::test]
+async fn serial_numbers_tell_enrolment_and_generation() {
+    use crate::ca::{Ca, Settings};
+    use crate::model::ServiceName;
+    use crate::tls::KeyRequest;
+    let settings = Settings {
+        datacenter: "dc1".into(),
+        server_id: "server-1".into(),
+        leaf_ttl: Duration::from_secs(60),
+    };
+    let ca = Ca::open(std::sync::Arc::new(MemoryStore::new()), settings).await.unwrap();
+    let csr = || KeyRequest::generate().unwrap().csr;
+    let service = ServiceName::new("web").unwrap();
+    let mut leaf = ca.admit(&service, &csr()).await.unwrap();
+    let first = Serial::parse(&leaf.serial).unwrap();
+    assert_eq!(first.generation, 1);
+    for generation in 2..5 {
+        leaf = ca.renew(&leaf.id, &leaf.serial, &csr()).await.unwrap();
+        let serial = Serial::parse(&leaf.serial).unwrap();
+        assert_eq!(serial, Serial { enrolment: first.enrolment, generation });
+    }
+    let handed_out = ca.issue(&leaf.id, &csr()).unwrap();
+    assert_eq!(Serial::parse(&handed_out.serial).unwrap().generation, 0);
+}
