@@ -35,15 +35,26 @@ pub(super) const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// Where certificates come from.
 pub(super) struct Credentials {
-    pub shared: Arc<Shared>,
-    pub keeper: Arc<Keeper>,
+    shared: Arc<Shared>,
+    keeper: Arc<Keeper>,
     /// Only the process that holds the instance renews.
-    pub role: watch::Receiver<Role>,
-    pub service: ServiceName,
-    pub token: Option<String>,
+    role: watch::Receiver<Role>,
+    service: ServiceName,
+    token: Option<String>,
 }
 
 impl Credentials {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        keeper: &Arc<Keeper>,
+        role: &watch::Receiver<Role>,
+        service: ServiceName,
+        token: Option<String>,
+    ) -> Self {
+        let (shared, keeper, role) = (Arc::clone(shared), Arc::clone(keeper), role.clone());
+        Self { shared, keeper, role, service, token }
+    }
+
     /// Enrols, unless there is a certificate already, then renews for ever.
     ///
     /// # Errors

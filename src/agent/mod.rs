@@ -226,13 +226,7 @@ impl Agent {
         }
         let reporter = Reporter { instance, identity, channel, life: life.clone() };
         tasks.spawn(reporter.run(edges_source));
-        let credentials = Credentials {
-            shared: Arc::clone(&shared),
-            keeper: Arc::clone(&keeper),
-            role: role.clone(),
-            service,
-            token,
-        };
+        let credentials = Credentials::new(&shared, &keeper, &role, service, token);
         tasks.spawn(enrol(credentials, failed.clone()));
         let link = Link {
             profile: Profile { registrations, upstreams, process },

@@ -299,7 +299,7 @@ pub(crate) const CASES: &[Case] = &[
         leaf.subject_alt_names.push(SanType::DnsName("db.example".try_into().unwrap()));
         let key = KeyPair::generate().unwrap();
         let leaf = leaf.signed_by(&key, &signer.issuer).unwrap().der().to_vec();
-        Presented { chain: vec![leaf, signer.der.clone()], key }
+        Presented { chain: vec![leaf, signer.der], key }
     }),
     case("without its intermediate", TlsHandshake, |w| {
         let mut presented = w.mesh.sign(&w.mesh.params("db"));

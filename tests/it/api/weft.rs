@@ -14,13 +14,13 @@ async fn verdicts_name_their_rule() {
     let target = "/v1/weft/intention/check?source=web&destination=db";
     assert_eq!(
         api.get(target).await.json(),
-        json!({"source": "web", "destination": "db", "allowed": true, "rule": null,
+        json!({"source": "web", "destination": "db", "allowed": true, "audited": false, "rule": null,
                "reason": "default policy allow"})
     );
     api.put("/v1/connect/intentions/exact?source=*&destination=db", r#"{"Action":"deny"}"#).await;
     assert_eq!(
         api.get(target).await.json(),
-        json!({"source": "web", "destination": "db", "allowed": false,
+        json!({"source": "web", "destination": "db", "allowed": false, "audited": false,
                "rule": {"source": "*", "destination": "db", "precedence": 8},
                "reason": "intention * -> db deny (precedence 8)"})
     );
