@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{LocalApp, Proxy, Settings, Upstream};
-use crate::agent::{EdgeCount, Handle, Status};
+use crate::agent::{Application, EdgeCount, Handle, Status};
 use crate::model::snapshot::Change;
 use crate::model::{
     Action, CheckStatus, Endpoint, EndpointId, InstanceId, NodeName, Reason, ServiceName, Snapshot,
@@ -66,7 +66,7 @@ impl Rig {
             status: statuses,
             checks,
             edges: edges_out,
-            application: crate::agent::Application::default(),
+            application: Application::default(),
         };
         let local = || socket::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let (inbound, upstream) = (local(), local());
