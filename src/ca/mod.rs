@@ -9,10 +9,13 @@
 
 mod authority;
 mod cross;
+#[cfg(test)]
+mod custody_tests;
 mod dev;
 mod document;
 mod driver;
 mod enrolment;
+mod import;
 mod info;
 mod issue;
 mod jwt;
