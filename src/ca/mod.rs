@@ -9,8 +9,6 @@
 
 mod authority;
 mod cross;
-#[cfg(test)]
-mod custody_tests;
 mod dev;
 mod document;
 mod driver;

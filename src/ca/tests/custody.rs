@@ -12,13 +12,13 @@ use rcgen::{
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::authority::Authority;
-use super::document::{self, KEY};
-use super::issue::{self, Intermediate, Names};
-use super::root::Root;
-use super::rotation::Step;
-use super::seal::{Keyring, SealError};
-use super::{Ca, CaError, Custody, Settings};
+use crate::ca::authority::Authority;
+use crate::ca::document::{self, KEY};
+use crate::ca::issue::{self, Intermediate, Names};
+use crate::ca::root::Root;
+use crate::ca::rotation::Step;
+use crate::ca::seal::{Keyring, SealError};
+use crate::ca::{Ca, CaError, Custody, Settings};
 use crate::model::{Bundle, ServiceName, SpiffeId, TrustDomain};
 use crate::store::{MemoryStore, Store, StoreError};
 use crate::tls::{self, Identity, KeyRequest};
@@ -236,7 +236,9 @@ async fn a_token_made_before_a_rotation_is_good_after_it() {
     let material = ca.server_material().unwrap();
     let bundle = ca.bundle().borrow().clone();
     let now = SystemTime::now();
-    let server = tls::grpc_server_config(material.chain, &material.key, &bundle, now).unwrap();
+    let server =
+        tls::grpc_server_config(material.chain, &material.key, &bundle, &tls::BanList::default(), now)
+            .unwrap();
     for token in tokens {
         let pin = crate::model::Token::parse(&token).unwrap().pin().to_owned();
         let client = tls::bootstrap_config(Some(&pin));
@@ -256,7 +258,7 @@ fn a_bundle_is_never_too_large() {
         }
     };
     assert!(matches!(refused, CaError::Rotating(_)), "{refused}");
-    assert_eq!(authority.members.len(), super::limits::MAX_ROOTS);
+    assert_eq!(authority.members.len(), crate::ca::limits::MAX_ROOTS);
     let later = now + 400 * DAY;
     let rest = authority.retire(later).unwrap().unwrap();
     assert_eq!((rest.members.len(), rest.active, rest.cross()), (1, 0, None));
@@ -286,8 +288,8 @@ proptest! {
         let key = KeyPair::generate().unwrap();
         let later = at + Duration::from_secs(late_s);
         let end = |der: &[u8]| {
-            let parsed = super::root::parse(der).unwrap();
-            super::root::time(parsed.validity().not_after.timestamp()).unwrap()
+            let parsed = crate::ca::root::parse(der).unwrap();
+            crate::ca::root::time(parsed.validity().not_after.timestamp()).unwrap()
         };
         if let Ok(leaf) = issue::leaf(&intermediate, &id, &key, Names::IdentityOnly, ttl, later) {
             prop_assert!(leaf.not_after > later - Duration::from_secs(1));
@@ -297,7 +299,7 @@ proptest! {
             prop_assert!(end(&leaf.chain[1]) <= root.not_after());
         }
         let next = Root::create(&domain, at).unwrap();
-        if let Ok(cross) = super::cross::sign(root.signer().unwrap(), &next, ttl, at) {
+        if let Ok(cross) = crate::ca::cross::sign(root.signer().unwrap(), &next, ttl, at) {
             prop_assert!(end(&cross) <= root.not_after().min(next.not_after()) && end(&cross) > at);
         }
     }
