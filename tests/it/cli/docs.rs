@@ -18,7 +18,7 @@ async fn every_block_of_the_authority_runs() {
         return;
     }
     let api = Api::start().await;
-    let ran = run("docs/ca.md", 15, &api).await;
+    let ran = run("docs/ca.md", 12, &api).await;
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
     let signs = |line: &&str| line.contains("signs, and every connected sidecar has its certificate");
     assert_eq!(ran.out.lines().filter(signs).count(), 3, "{}", ran.out);
