@@ -98,9 +98,10 @@ impl From<KvError> for ApiError {
 impl From<CaError> for ApiError {
     fn from(error: CaError) -> Self {
         let status = match &error {
-            CaError::TokenLimit(_) | CaError::Name { .. } | CaError::Request(_) => {
+            CaError::TokenLimit(_) | CaError::Name { .. } | CaError::Request(_) | CaError::Import(_) => {
                 StatusCode::BAD_REQUEST
             }
+            CaError::Rotating(_) => StatusCode::CONFLICT,
             CaError::TokenRefused | CaError::TokenForOther { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -3,7 +3,7 @@
 //!
 //! Whoever reaches this endpoint can be any service, so it is served where no tokens are needed anyway
 //! (dev mode) and refused elsewhere. One certificate for each name is kept in memory and replaced well
-//! before it expires, and when the roots change; an expired one is never served.
+//! before it expires, and when another root signs; an expired one is never served.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,8 +41,8 @@ struct Held {
 
 struct Leaf {
     material: ServiceMaterial,
-    /// Of the bundle it was made under.
-    bundle: u64,
+    /// Id of the root that signed when it was made.
+    root: String,
     index: Index,
 }
 
@@ -71,16 +71,16 @@ impl Leaves {
             return Err(ApiError::new(StatusCode::FORBIDDEN, format!("service {name} is banned")));
         }
         let now = SystemTime::now();
-        let bundle = app.state.ca.bundle().borrow().version;
+        let root = app.state.ca.active_root();
         let mut held = self.lock();
-        let good = held.by_name.get(name).is_some_and(|leaf| leaf.bundle == bundle && now < leaf.due());
+        let good = held.by_name.get(name).is_some_and(|leaf| leaf.root == root && now < leaf.due());
         if !good {
             let material = app.state.ca.service_material(name)?;
             // Seconds keep the index from going back when the server is restarted.
             held.last = (held.last + 1).max(epoch_ms(now) / 1000);
             let index = held.last;
             held.make_room();
-            held.by_name.insert(name.clone(), Leaf { material, bundle, index });
+            held.by_name.insert(name.clone(), Leaf { material, root, index });
         }
         let leaf = held.by_name.get(name);
         leaf.map(|leaf| (show(leaf), good))
@@ -118,14 +118,14 @@ pub(super) async fn leaf(
     let name = service_name(&name)?;
     let ((index, due), was_held) = app.leaves.with(&app, &name, |leaf| (leaf.index, leaf.due()))?;
     if options.must_wait(index) {
-        let mut bundle = app.state.ca.bundle();
-        let version = bundle.borrow_and_update().version;
+        let mut changes = app.state.ca.version();
+        let root = app.state.ca.active_root();
         let renewed = async {
             let left = due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
             tokio::select! {
                 () = tokio::time::sleep(left) => {}
                 // An error means that the authority is gone: nothing will change any more.
-                _ = bundle.wait_for(|bundle| bundle.version > version) => {}
+                _ = changes.wait_for(|_| app.state.ca.active_root() != root) => {}
             }
         };
         blocking::hold(&app, &options, renewed).await;

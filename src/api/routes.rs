@@ -11,8 +11,8 @@ use axum::routing::{self, MethodRouter};
 
 use super::error::ApiError;
 use super::{
-    Shared, agent, bans, catalog, catalog_write, config_entries, connect, guard, health, intentions, kv,
-    leaf, session, txn, weft,
+    Shared, agent, bans, ca, catalog, catalog_write, config_entries, configuration, connect, guard,
+    health, intentions, kv, leaf, session, txn, weft,
 };
 
 type Route = MethodRouter<Arc<Shared>, Infallible>;
@@ -110,7 +110,7 @@ fn catalog_routes() -> Router<Arc<Shared>> {
 fn connect_routes() -> Router<Arc<Shared>> {
     let collection = routing::get(intentions::list).post(intentions::create);
     let entry = routing::get(config_entries::get).delete(config_entries::delete);
-    let configuration = routing::get(connect::configuration).put(connect::configure);
+    let configuration = routing::get(configuration::get).put(configuration::put);
     // Consul takes POST; some of its clients send PUT.
     let authorize = routing::post(connect::authorize).put(connect::authorize);
     let by_id = routing::get(intentions::get).put(intentions::update).delete(intentions::delete);
@@ -159,6 +159,11 @@ fn weft_routes() -> Router<Arc<Shared>> {
         .route("/v1/weft/services", get(weft::services))
         .route("/v1/weft/proxies", get(weft::proxies))
         .route("/v1/weft/intention/check", get(weft::check))
+        .route("/v1/weft/ca", get(ca::show))
+        .route("/v1/weft/ca/rotate", allow("OPTIONS,POST", routing::post(ca::rotate)))
+        .route("/v1/weft/ca/import", allow("OPTIONS,POST", routing::post(ca::import)))
+        .route("/v1/weft/ca/csr", allow("OPTIONS,POST", routing::post(ca::request)))
+        .route("/v1/weft/ca/install", allow("OPTIONS,POST", routing::post(ca::install)))
         .route("/v1/weft/tokens", allow("OPTIONS,POST", routing::post(weft::create_token)))
         .route("/v1/weft/bans", allow("OPTIONS,GET,POST,DELETE", bans))
 }

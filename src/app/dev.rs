@@ -137,6 +137,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         paths: settings.files.paths.clone(),
         agent: settings.files.agent.clone(),
         data_dir: None,
+        ca_key_file: None,
         http: settings.http,
         grpc: settings.grpc,
         bundle: None,

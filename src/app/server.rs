@@ -25,7 +25,8 @@ pub use self::reload::ReloadError;
 use self::reload::Reloader;
 use super::{AppError, ports};
 use crate::api::{self, ApiState, Decoders, Operations};
-use crate::ca::{self, Ca};
+use crate::ca::seal::Keyring;
+use crate::ca::{self, Ca, Custody};
 use crate::catalog::{self, Catalog};
 use crate::config::{self, AgentKeys};
 use crate::control::{self, edges::Edges};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub agent: AgentKeys,
     /// `None` keeps everything in memory.
     pub data_dir: Option<PathBuf>,
+    /// What the private keys of the authority are encrypted with at rest.
+    pub ca_key_file: Option<PathBuf>,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     /// Where other trust domains read the trust bundle. `None` opens no such port.
@@ -111,9 +114,11 @@ impl Server {
     pub async fn start(settings: Settings) -> Result<Self, AppError> {
         let (metrics, readiness) = (ServerMetrics::new(), Readiness::new());
         let starting = readiness.pending("start");
+        // Before the store is touched: a key that cannot be used is to change nothing.
+        let custody = custody(&settings)?;
         let store = CountedStore::over(open_store(&settings).await?, &metrics);
         let catalog = Catalog::open(Arc::clone(&store), catalog_settings(&settings)).await?;
-        let ca = Ca::open(Arc::clone(&store), ca_settings(&settings)).await?;
+        let ca = Ca::open_in(Arc::clone(&store), ca_settings(&settings), custody).await?;
         count_events(&ca, &metrics);
         let http = free(settings.http, "the HTTP API", settings.next_free_ports)?;
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
@@ -349,6 +354,11 @@ fn ca_settings(settings: &Settings) -> ca::Settings {
         server_id: settings.node.to_string(),
         leaf_ttl: settings.leaf_ttl,
     }
+}
+
+fn custody(settings: &Settings) -> Result<Custody, ca::CaError> {
+    let keyring = settings.ca_key_file.as_deref().map(Keyring::read).transpose()?;
+    Ok(Custody { keyring: keyring.unwrap_or_default(), ..Custody::default() })
 }
 
 fn control_settings(settings: &Settings) -> control::Settings {

@@ -111,6 +111,43 @@ impl Ca {
         Ok(root.id().to_owned())
     }
 
+    /// Keeps what Consul's API was told, and the life of leaves among it. `config` has no keys in it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn configure(
+        &self,
+        config: serde_json::Value,
+        leaf_ttl: Option<Duration>,
+    ) -> Result<(), CaError> {
+        self.change(|current| {
+            let longest_leaf = current.longest_leaf.max(leaf_ttl.unwrap_or_default());
+            let config = Some(config.clone());
+            Ok(Some(Authority { config, leaf_ttl, longest_leaf, ..current.changed() }))
+        })
+        .await
+        .map(drop)
+    }
+
+    /// What [`Self::configure`] was told last.
+    #[must_use]
+    pub fn configuration(&self) -> Option<serde_json::Value> {
+        self.0.state.load().authority.config.clone()
+    }
+
+    /// Id of the root that signs.
+    #[must_use]
+    pub fn active_root(&self) -> String {
+        self.0.state.load().authority.active().id().to_owned()
+    }
+
+    /// Waits until a root signs, at most `limit`; says whether it does.
+    pub async fn activated(&self, root: &str, limit: Duration) -> bool {
+        let mut version = self.version();
+        let signs = || self.0.state.load().authority.active().id() == root;
+        timeout(limit, version.wait_for(|_| signs())).await.is_ok()
+    }
+
     /// Writes a change and waits until this server works with it.
     pub(super) async fn change(
         &self,

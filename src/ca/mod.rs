@@ -13,6 +13,7 @@ mod dev;
 mod document;
 mod driver;
 mod enrolment;
+mod import;
 mod info;
 mod issue;
 mod jwt;

@@ -11,7 +11,7 @@
 //! 3. *retire*: an old root leaves the bundle once no leaf under it can be alive.
 //! 4. *done*.
 //!
-//! The next rotation may begin from *retire* on: bundles may hold several old roots. `next` decides;
+//! The next rotation may begin once the new root signs: bundles may hold several old roots. `next` decides;
 //! `driver` asks it and writes. Two servers that decide at once write the same change, of which the
 //! store takes one.
 

@@ -1,5 +1,7 @@
 //! The authority over a store in memory.
 
+mod custody;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -26,6 +26,10 @@ pub struct ServerArgs {
     /// Keep all state in memory and lose it at the end
     #[arg(long, conflicts_with = "data_dir")]
     pub memory: bool,
+    /// Encrypt the private keys of the certificate authority in the data directory with the key in this
+    /// file: 32 random bytes in hex or base64, mode 0600. Further lines are older keys
+    #[arg(long, value_name = "FILE", conflicts_with = "memory")]
+    pub ca_key_file: Option<PathBuf>,
     /// Where sidecars connect, always over TLS 1.3 [default: 127.0.0.1:8503]
     #[arg(long, value_name = "IP:PORT")]
     pub grpc_addr: Option<SocketAddr>,

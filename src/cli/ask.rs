@@ -11,8 +11,8 @@ use super::error::{CliError, Fault};
 use super::output::Style;
 use super::report::Report;
 use super::{
-    agent, ban, catalog, config_entries, info, instances, intention, kv, lock, maint, members, proxies,
-    register, services, status, token, wait, watch,
+    agent, ban, ca, catalog, config_entries, connect, info, instances, intention, kv, lock, maint,
+    members, proxies, register, services, status, token, wait, watch,
 };
 use crate::model::ServiceName;
 
@@ -38,6 +38,12 @@ pub(super) enum Question {
     Proxies,
     /// Show the state of the mesh: exits 1 when something is wrong
     Status,
+    /// Look at the certificate authority, rotate its root, or give it one of your own
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Consul's commands for the certificate authority
+    #[command(subcommand, hide = true)]
+    Connect(connect::ConnectCommand),
     /// Make enrolment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -133,6 +139,8 @@ async fn answer(
         Question::Intention(command) => intention::run(client, command, style).await,
         Question::Proxies => proxies::run(client, style).await,
         Question::Status => status::run(client, style).await,
+        Question::Ca(command) => ca::run(client, command, style, err).await,
+        Question::Connect(command) => connect::run(client, command).await,
         Question::Token(command) => token::run(client, command).await,
         Question::Ban(command) => ban::run(client, command, style).await,
         Question::Kv(command) => kv::run(client, command).await,

@@ -17,6 +17,7 @@ mod cert;
 mod child;
 mod client;
 mod config_entries;
+mod connect;
 mod consul;
 pub mod error;
 mod failure;
@@ -54,6 +55,7 @@ use serde_json::json;
 use self::access::Flags;
 use self::address::Env;
 use self::ask::{Question, ask};
+use self::ca::CaCommand;
 use self::error::{CliError, Exit};
 use self::output::{ColorChoice, Style};
 use self::report::{Report, Spoken};
@@ -129,9 +131,6 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Make certificates for testing by hand
-    #[command(subcommand)]
-    Ca(ca::CaCommand),
     /// Keep an application's certificate in files
     #[command(subcommand)]
     Cert(cert::CertCommand),
@@ -194,8 +193,8 @@ fn execute(cli: &Cli, flags: &Flags, dialect: Dialect, stage: &mut Stage<'_>) ->
         Command::Validate { paths } => {
             Ok(processes::validate(paths, cli.global.output, &mut stage.out, &mut stage.err))
         }
-        Command::Ca(command) => {
-            ca::run(command, style).map(|report| print(&report, cli, dialect, stage))
+        Command::Ask(Question::Ca(CaCommand::Dev(args))) => {
+            ca::dev::run(args, style).map(|report| print(&report, cli, dialect, stage))
         }
         Command::Cert(command) => {
             cert::run(command, style).map(|report| print(&report, cli, dialect, stage))

@@ -57,6 +57,7 @@ fn settings(
         node_checks,
         paths,
         data_dir,
+        ca_key_file: args.ca_key_file.clone(),
         http,
         grpc,
         bundle: args.bundle_addr,

@@ -60,7 +60,8 @@ impl Api {
             server_id: "n1".to_owned(),
             leaf_ttl: Duration::from_secs(3600),
         };
-        let ca = Ca::open(Arc::clone(&store), settings).await.unwrap();
+        let custody = ca::Custody { settle: Duration::ZERO, ..ca::Custody::default() };
+        let ca = Ca::open_in(Arc::clone(&store), settings, custody).await.unwrap();
         let kv = Kv::open(store, catalog.clone()).await.unwrap();
         let clock = Arc::new(Touches::default());
         let mut state = ApiState::new(catalog.clone(), ca, kv, weft::app::server::decoders());

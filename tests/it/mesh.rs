@@ -50,6 +50,7 @@ fn settings() -> server::Settings {
         paths: Vec::new(),
         agent: weft::config::AgentKeys::default(),
         data_dir: None,
+        ca_key_file: None,
         http: ANY,
         grpc: ANY,
         bundle: Some(ANY),

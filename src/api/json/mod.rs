@@ -2,6 +2,7 @@
 //! fields are those of Consul's answers; `weft` holds the shapes of Weft's own endpoints.
 
 pub(super) mod agent;
+pub mod ca;
 pub(super) mod check;
 pub(super) mod intention;
 pub(super) mod kv;

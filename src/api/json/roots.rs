@@ -29,7 +29,7 @@ struct RootJson<'a> {
     not_before: String,
     not_after: String,
     root_cert: &'a str,
-    intermediate_certs: Option<Vec<String>>,
+    intermediate_certs: Option<Vec<&'a str>>,
     active: bool,
     private_key_type: &'static str,
     private_key_bits: u16,
@@ -38,7 +38,7 @@ struct RootJson<'a> {
 }
 
 impl<'a> RootsJson<'a> {
-    /// `version` is the bundle's, the only index roots have.
+    /// `version` is the authority's, the only index roots have.
     pub(in crate::api) fn new(trust_domain: &'a str, roots: &'a [RootInfo], version: Index) -> Self {
         let cluster = trust_domain.strip_suffix(".consul").unwrap_or(trust_domain);
         let shape = |root: &'a RootInfo| RootJson {
@@ -50,7 +50,7 @@ impl<'a> RootsJson<'a> {
             not_before: rfc3339(epoch_ms(root.not_before)),
             not_after: rfc3339(epoch_ms(root.not_after)),
             root_cert: &root.pem,
-            intermediate_certs: None,
+            intermediate_certs: root.cross_pem.as_deref().map(|pem| vec![pem]),
             active: root.active,
             private_key_type: "ec",
             private_key_bits: 256,

@@ -94,7 +94,7 @@ fn translate(args: &[OsString]) -> Wish {
     let is = |arg: &OsStr, names: [&str; 3]| names.iter().any(|name| arg == *name);
     let before_dashes = || args.iter().take_while(|arg| *arg != "--");
     let wants_help = before_dashes().any(|arg| is(arg, ["-h", "-help", "--help"]));
-    let words: Vec<&str> = args.iter().map_while(|arg| arg.to_str()).take(2).collect();
+    let words: Vec<&str> = args.iter().map_while(|arg| arg.to_str()).take(3).collect();
     match words[..] {
         [first, ..] if is(OsStr::new(first), ["-v", "-version", "--version"]) => version(),
         ["version", ..] if !wants_help => version(),
@@ -136,7 +136,7 @@ fn question(args: &[OsString], words: &[&str], wants_help: bool) -> Wish {
         VERBS.iter().find(|verb| verb.name == name).map(|verb| (verb, count))
     };
     let absent = |first: &str| ABSENT.iter().find(|(name, _)| *name == first);
-    let found = named(2).or_else(|| named(1));
+    let found = named(3).or_else(|| named(2)).or_else(|| named(1));
     match (found, words.first()) {
         (Some((verb, _)), _) if wants_help => Wish::Say { text: help::verb(verb), exit: 0 },
         (Some((verb, count)), _) => order(verb, args.get(count..).unwrap_or_default()),

@@ -90,6 +90,16 @@ pub(super) const VERBS: &[Verb] = &[
         "Creates or updates a config entry",
         &[switch("cas"), value("modify-index")],
     ),
+    verb("connect ca get-config", "", "Prints the configuration of the certificate authority", &[]),
+    verb(
+        "connect ca set-config",
+        "",
+        "Changes the configuration of the certificate authority",
+        &[
+            value("config-file"),
+            nothing("force-without-cross-signing", Takes::Nothing, "sidecars are waited for instead"),
+        ],
+    ),
     verb(
         "force-leave",
         "NODE",
@@ -221,7 +231,10 @@ pub(super) const VERBS: &[Verb] = &[
 /// Commands that there are not, and why.
 pub(super) const ABSENT: &[(&str, &str)] = &[
     ("acl", "there are no ACL tokens"),
-    ("connect", "run a sidecar with `weft proxy --config FILE`; it needs no Envoy"),
+    (
+        "connect",
+        "of it there is `connect ca`; run a sidecar with `weft proxy --config FILE`; it needs no Envoy",
+    ),
     ("debug", "see `consul info`, `consul monitor` and the metrics at /metrics"),
     ("event", "there are no events; let receivers watch a key"),
     ("exec", "nothing is run on behalf of a remote caller"),

@@ -80,36 +80,3 @@ async fn keys_are_not_handed_out_where_tokens_are_needed() {
     assert_eq!((refused.status, refused.body.contains("dev mode only")), (403, true));
     api.stop().await;
 }
-
-#[tokio::test]
-async fn the_authority_is_set_up_elsewhere() {
-    let api = Api::start().await;
-    let config = api.get("/v1/connect/ca/configuration").await.json();
-    assert_eq!(
-        (&config["Provider"], &config["Config"]["LeafCertTTL"]),
-        (&"consul".into(), &"1h".into())
-    );
-    for (body, status, text) in [
-        (r#"{"Provider":"consul","Config":{"LeafCertTTL":"1h"}}"#, 200, ""),
-        (
-            r#"{"Provider":"consul","Config":{"LeafCertTTL":"30m"}}"#,
-            500,
-            "error configuring provider: leaf cert TTL must be greater or equal than 1h0m0s",
-        ),
-        (
-            r#"{"Provider":"bogus","Config":{}}"#,
-            500,
-            r#"could not initialize provider: unknown CA provider "bogus""#,
-        ),
-        (
-            r#"{"Provider":"consul","Config":{"PrivateKey":"zz"}}"#,
-            500,
-            "error configuring provider: PrivateKey cannot be changed over this API",
-        ),
-    ] {
-        let answer = api.put("/v1/connect/ca/configuration", body).await;
-        assert_eq!((answer.status, answer.body.starts_with(text)), (status, true), "{answer:?}");
-        assert!(!answer.body.contains("zz"), "what may be a secret is not sent back");
-    }
-    api.stop().await;
-}

@@ -276,24 +276,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
             ),
             row(
                 "ca-config-errors",
-                r#"PUT /v1/connect/ca/configuration <= {"Provider":"consul","Config":{"LeafCertTTL":"1h"}}"#,
-                &[],
-            ),
-            row(
-                "ca-config-errors",
                 r#"PUT /v1/connect/ca/configuration <= {"Provider":"consul","Config":{"LeafCertTTL":"1h","PrivateKey":"zz"}}"#,
                 &["body"],
-            ),
-            row(
-                "ca-config-errors",
-                r#"PUT /v1/connect/ca/configuration <= {"Provider":"consul","Config":{"LeafCertTTL":"72h",*"#,
-                &[],
-            ),
-            row("ca-config-errors", "GET /v1/connect/ca/configuration #1", &["/Config/LeafCertTTL"]),
-            row(
-                "ca-config-errors",
-                "GET /v1/connect/ca/configuration #2",
-                &["/Config/PrivateKeyBits", "/Config/PrivateKeyType"],
             ),
         ],
         undo: &[],

@@ -41,6 +41,7 @@ impl World {
             paths: Vec::new(),
             agent: AgentKeys::default(),
             data_dir: None,
+            ca_key_file: None,
             http: "127.0.0.1:0".parse().unwrap(),
             grpc: "127.0.0.1:0".parse().unwrap(),
             bundle: None,

@@ -130,6 +130,33 @@ async fn a_sleeper_that_knows_only_the_first_root_is_not_lost() {
     assert_eq!((now.serial(), now.is_current()), (asleep.serial(), false), "renewed with jitter");
 }
 
+/// The authority is away for half a life of the leaves, from right after a renewal on.
+#[tokio::test]
+async fn an_authority_that_is_away_for_half_a_life_is_not_missed() {
+    let leaf_ttl = Duration::from_secs(8);
+    let options = Options { leaf_ttl, ..Options::default() };
+    let plane = Plane::with(options.clone()).await;
+    let web = plane.agent("web", &[]).await;
+    let first = identity(&web);
+    eventually("a renewal", || identity(&web).serial() != first.serial()).await;
+    let held = identity(&web);
+    let (store, address) = plane.stop().await;
+    let back_at = SystemTime::now() + leaf_ttl / 2;
+    let is_good = || SystemTime::now() < identity(&web).not_after();
+    eventually("half a life", || {
+        assert!(is_good(), "an expired certificate is in use");
+        SystemTime::now() >= back_at
+    })
+    .await;
+    assert_eq!(identity(&web).serial(), held.serial(), "nobody was there to renew it");
+    let _plane = Plane::over(store, address, options).await;
+    eventually("the next renewal", || {
+        assert!(is_good(), "an expired certificate is in use");
+        identity(&web).serial() != held.serial()
+    })
+    .await;
+}
+
 /// TLS between two sidecars, to its end on both sides.
 async fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) {
     let (near, far) = tokio::io::duplex(16 * 1024);

@@ -3,9 +3,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::mesh::{Mesh, Sidecar, Spec, ran};
-use super::support::{free_port, local};
+use super::support::{free_port, local, slow};
+use super::traffic::{App, Load};
 
 const SHIFT: &str = r#"
 #define _GNU_SOURCE
@@ -21,10 +25,31 @@ int clock_gettime(clockid_t id, struct timespec *at) {
 }
 "#;
 
-/// Compiles the library; `None` without a compiler.
-fn library(dir: &Path) -> Option<String> {
+/// The same, with a shift that is read anew from a file each time: a clock that jumps.
+const JUMP: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(id, at);
+    if (failed || id != CLOCK_REALTIME) return failed;
+    char text[16] = {0};
+    int file = open(getenv("TEST_CLOCK_FILE"), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return failed;
+    if (read(file, text, sizeof text - 1) > 0) at->tv_sec += atol(text);
+    close(file);
+    return failed;
+}
+"#;
+
+/// Compiles a library; `None` without a compiler.
+fn library(dir: &Path, text: &str) -> Option<String> {
     let (source, library) = (dir.join("shift.c"), dir.join("shift.so"));
-    std::fs::write(&source, SHIFT).unwrap();
+    std::fs::write(&source, text).unwrap();
     let mut compiler = Command::new("cc");
     let made = compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
     made.is_ok_and(|status| status.success()).then(|| library.to_string_lossy().into_owned())
@@ -33,7 +58,7 @@ fn library(dir: &Path) -> Option<String> {
 #[tokio::test]
 async fn a_clock_that_is_far_off_is_named() {
     let mesh = Mesh::start().await;
-    let Some(library) = library(mesh.dir()) else {
+    let Some(library) = library(mesh.dir(), SHIFT) else {
         println!("left out without a C compiler: a clock that is far off");
         return;
     };
@@ -59,7 +84,7 @@ async fn a_clock_that_is_far_off_is_named() {
 #[tokio::test]
 async fn a_clock_that_is_a_little_off_does_not_matter() {
     let mesh = Mesh::start().await;
-    let Some(library) = library(mesh.dir()) else {
+    let Some(library) = library(mesh.dir(), SHIFT) else {
         println!("left out without a C compiler: a clock that is a little off");
         return;
     };
@@ -70,4 +95,35 @@ async fn a_clock_that_is_a_little_off_does_not_matter() {
         let mut sidecar = Sidecar::ready(process).await;
         assert_eq!(sidecar.process.stop().await, 0, "{shift}");
     }
+}
+
+/// An hour forward and back again is no reason for more than one renewal, nor for a failed connection.
+#[tokio::test]
+async fn a_clock_that_jumps_costs_one_renewal_at_most() {
+    // A sidecar looks at the wall clock every 30 s at least.
+    let look = Duration::from_secs(if slow("45 s after each jump instead of 3") { 45 } else { 3 });
+    let (mesh, app) = (Mesh::dev("72h").await, App::start("db-1").await);
+    let Some(library) = library(mesh.dir(), JUMP) else {
+        println!("left out without a C compiler: a clock that jumps");
+        return;
+    };
+    let _db = mesh.sidecar(&Spec::new("db", "db-1", app.port())).await;
+    let shift = mesh.file("shift", "0");
+    let spec = Spec::new("web", "web-1", 1).upstream("db");
+    let path = shift.to_string_lossy();
+    let env = [("LD_PRELOAD", library.as_str()), ("TEST_CLOCK_FILE", &path)];
+    let web = Sidecar::ready(mesh.launch_in(&spec, None, &env)).await;
+    let load = Load::start(spec.door(), 50);
+    for jump in ["3600", "0"] {
+        mesh.file("shift", jump);
+        let began = Instant::now();
+        while began.elapsed() < look {
+            load.last(Duration::from_millis(500)).await;
+        }
+    }
+    let seen = load.finish().await;
+    let certificates = web.metric(r#"weft_cert_renewals_total{result="ok"}"#).await.unwrap();
+    println!("jumps: {certificates} certificates, {} ok, {} failed", seen.total(), seen.failures.len());
+    assert!(certificates <= 2.0, "the first, and {} renewals", certificates - 1.0);
+    assert!(seen.failures.is_empty(), "{:?}", seen.failures);
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod chaos;
 mod clock;
+mod custody;
 mod discovery;
 mod drain;
 mod end_to_end;
@@ -21,6 +22,7 @@ mod registry;
 mod reload;
 mod renewal;
 mod restart;
+mod rotation;
 mod run;
 mod soak;
 mod sockets;

@@ -3,22 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
-use super::error::{CliError, Fault};
-use super::output::{Style, Tone, line};
-use super::report::Report;
 use crate::ca::{CaError, DEV_DIRECTORY, write_dev};
+use crate::cli::error::{CliError, Fault};
+use crate::cli::output::{Style, Tone, line};
+use crate::cli::report::Report;
 use crate::model::{ServiceName, duration};
 
-#[derive(Debug, Clone, Subcommand)]
-pub(super) enum CaCommand {
-    /// Write a new root and a certificate for each service into a directory
-    Dev(DevCaArgs),
-}
-
 #[derive(Debug, Clone, Args)]
-pub(super) struct DevCaArgs {
+pub(in crate::cli) struct DevArgs {
     /// Where the files go; made when missing
     #[arg(long, value_name = "DIR", default_value = DEV_DIRECTORY)]
     dir: PathBuf,
@@ -33,8 +27,7 @@ pub(super) struct DevCaArgs {
     force: bool,
 }
 
-pub(super) fn run(command: &CaCommand, style: Style) -> Result<Report, CliError> {
-    let CaCommand::Dev(args) = command;
+pub(in crate::cli) fn run(args: &DevArgs, style: Style) -> Result<Report, CliError> {
     let paths =
         write_dev(&args.dir, &args.service, args.ttl, args.force).map_err(|error| failed(&error))?;
     let mut text = String::new();
@@ -62,13 +55,11 @@ mod tests {
     #[test]
     fn files_are_written_once_and_replaced_only_by_force() {
         let dir = tempfile::tempdir().unwrap();
-        let args = |force| {
-            CaCommand::Dev(DevCaArgs {
-                dir: dir.path().join("certs"),
-                service: vec![ServiceName::new("api").unwrap()],
-                ttl: Duration::from_secs(3600),
-                force,
-            })
+        let args = |force| DevArgs {
+            dir: dir.path().join("certs"),
+            service: vec![ServiceName::new("api").unwrap()],
+            ttl: Duration::from_secs(3600),
+            force,
         };
         let style = Style { color: false, unicode: false };
         let report = run(&args(false), style).unwrap();
