@@ -176,10 +176,12 @@ impl StreamCell {
         let credit = most.map_or(0, |most| state.window.taken(taken, drained, most));
         if !drained {
             keep(&mut state.pending, rest);
-            if most.is_some() && state.pending.len() > HELD_BYTES && state.lag != Lag::Full {
-                if let Some(app) = self.app.borrow().as_deref() {
-                    state.sink(app);
-                }
+            if most.is_some()
+                && state.pending.len() > HELD_BYTES
+                && state.lag != Lag::Full
+                && let Some(app) = self.app.borrow().as_deref()
+            {
+                state.sink(app);
             }
             self.bell.ring();
         }
