@@ -2,7 +2,7 @@
 //! rebinding, 421) and writes that began on another site (403). Programs that are not browsers send
 //! neither `Origin` nor `Sec-Fetch-Site` and are not affected.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::error::ApiError;
+use super::gate::{self, Peer};
 use crate::telemetry::ServerMetrics;
 
 /// Names by which every server may be called. Nobody can own a name without a dot on the Internet, so no
@@ -25,16 +26,17 @@ const NO_ROUTE: &str = "none";
 /// The two ends of the connection a request came over.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
-    pub(super) peer: SocketAddr,
-    pub(super) local: SocketAddr,
+    pub(super) peer: Peer,
+    /// The address that was called.
+    pub(super) local: IpAddr,
 }
 
 /// Runs before every handler; counts the request and adds the headers every answer has.
 pub(super) async fn guard(State(app): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let local = request.extensions().get::<Ends>().map(|ends| ends.local.ip());
+    let local = request.extensions().get::<Ends>().map(|ends| ends.local);
     let counted = Counted::new(&request);
     let mut response = match check(&app.state.allowed_hosts, local, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => gate::pass(&app, request, next).await,
         Err(refusal) => refusal.into_response(),
     };
     let headers = response.headers_mut();

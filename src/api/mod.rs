@@ -2,8 +2,8 @@
 //!
 //! `app` binds a [`Server`] with an [`ApiState`] and lets it run until its shutdown. Handlers are thin
 //! over `catalog`, `ca` and `kv`: they read the query, wait if asked to, and hand records to the pure shapes
-//! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, the
-//! routes merged in by other modules included. All bounds stand in `limits`.
+//! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, then the
+//! gate that asks `access` for the caller's permission, the routes merged in by other modules included. All bounds stand in `limits`.
 
 mod agent;
 mod bans;
@@ -16,6 +16,7 @@ mod connect;
 mod decode;
 mod error;
 pub mod filter;
+mod gate;
 mod guard;
 mod health;
 mod intentions;
@@ -29,6 +30,7 @@ mod routes;
 mod server;
 mod session;
 mod stall;
+mod tokens;
 mod txn;
 mod weft;
 
@@ -39,8 +41,10 @@ use axum::Router;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 
+pub use routes::listing;
 pub use server::{BindError, Server};
 
+use crate::access::Access;
 use crate::ca::Ca;
 use crate::catalog::Catalog;
 use crate::kv::Kv;
@@ -77,6 +81,8 @@ pub struct ApiState {
     pub decoders: Decoders,
     pub operations: Operations,
     pub kv: Kv,
+    /// Who may do what.
+    pub access: Access,
     /// Where requests are counted.
     pub metrics: ServerMetrics,
     /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
@@ -94,13 +100,14 @@ pub struct ApiState {
 impl ApiState {
     /// A state with nothing optional: metrics of its own, no gRPC address, no extra hosts or routes.
     #[must_use]
-    pub fn new(catalog: Catalog, ca: Ca, kv: Kv, decoders: Decoders) -> Self {
+    pub fn new(catalog: Catalog, ca: Ca, kv: Kv, access: Access, decoders: Decoders) -> Self {
         Self {
             catalog,
             ca,
             kv,
             decoders,
             operations: Operations::default(),
+            access,
             metrics: ServerMetrics::new(),
             grpc: None,
             allowed_hosts: Vec::new(),

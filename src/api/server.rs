@@ -20,6 +20,7 @@ use tower::{Layer, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
+use super::gate::Peer;
 use super::guard::Ends;
 use super::leaf::Leaves;
 use super::limits::{
@@ -183,7 +184,7 @@ async fn serve_connection(
     };
     // Small answers must not wait for the peer's delayed acknowledgement.
     let _best_effort = stream.set_nodelay(true);
-    let ends = Ends { peer, local };
+    let ends = Ends { peer: Peer::Tcp(peer), local: local.ip() };
     // Around all routes at once: a layer of the router would cost each waiting query an allocation.
     let zipping = CompressionLayer::new().compress_when(SizeAbove::new(MIN_GZIP_BYTES));
     let router = zipping.layer(router);

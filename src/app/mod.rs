@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::access::AccessError;
 use crate::agent::AgentError;
 use crate::api;
 use crate::ca::CaError;
@@ -57,6 +58,8 @@ pub enum AppError {
     Etcd(#[from] EtcdError),
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]

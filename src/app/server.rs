@@ -1,5 +1,6 @@
 //! The control plane of one process: store, catalog, CA, checks, gRPC port, HTTP API and DNS.
 
+mod access;
 mod checks;
 mod declared;
 mod etcd;
@@ -17,6 +18,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 
+pub use self::access::AccessSettings;
+use self::access::Keeper;
 use self::checks::Checks;
 use self::etcd::Etcd;
 use self::metrics::{CountedStore, Sources, count_events};
@@ -66,6 +69,7 @@ pub struct Settings {
     pub default_action: Action,
     /// Further host names by which the HTTP API may be called.
     pub allowed_hosts: Vec<String>,
+    pub access: AccessSettings,
     /// No token is needed to enrol from loopback.
     pub dev: bool,
     /// Ports that are taken move to the next free one.
@@ -112,6 +116,7 @@ impl Server {
         let catalog = Catalog::open(Arc::clone(&store), catalog_settings(&settings)).await?;
         let ca = Ca::open(Arc::clone(&store), ca_settings(&settings)).await?;
         count_events(&ca, &metrics);
+        let keeper = Keeper::open(&store, &settings.access).await?;
         let http = free(settings.http, "the HTTP API", settings.next_free_ports)?;
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
         let mut grpc =
@@ -137,8 +142,9 @@ impl Server {
         };
         let reader = metrics::reader(sources);
         metrics.read_with(&reader);
-        let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, decoders());
-        let reloader = Arc::new(reloader(&settings, &store, &catalog, dns.as_ref()));
+        let mut state =
+            ApiState::new(catalog.clone(), ca.clone(), kv, keeper.access().clone(), decoders());
+        let reloader = Arc::new(reloader(&settings, (&store, &catalog), keeper, dns.as_ref()));
         let leaving = Arc::new(Notify::new());
         state.operations = operations(&reloader, &leaving);
         state.metrics = metrics.clone();
@@ -267,8 +273,8 @@ impl Ports {
 
 fn reloader(
     settings: &Settings,
-    store: &Arc<dyn Store>,
-    catalog: &Catalog,
+    (store, catalog): (&Arc<dyn Store>, &Catalog),
+    keeper: Keeper,
     dns: Option<&dns::Server>,
 ) -> Reloader {
     Reloader {
@@ -276,6 +282,7 @@ fn reloader(
         agent: settings.agent.clone(),
         store: Arc::clone(store),
         catalog: catalog.clone(),
+        keeper,
         dns: dns.map(dns::Server::tuner),
         alone: Mutex::new(()),
     }

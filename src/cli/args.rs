@@ -54,6 +54,12 @@ pub struct ServerArgs {
     /// repeatable
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
+    /// Refuse requests to the HTTP API that have no token with the scope they need
+    #[arg(long)]
+    pub require_token: bool,
+    /// Holds the operator's token of the HTTP API, which may do everything; made when it is not there
+    #[arg(long, value_name = "FILE")]
+    pub api_token_file: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogArgs,
 }

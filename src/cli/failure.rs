@@ -57,7 +57,11 @@ pub(super) fn explain(error: AppError) -> CliError {
             what,
             "mend this and start it again; a sidecar that runs goes on serving",
         ),
-        AppError::Store(_) | AppError::Catalog(_) | AppError::Kv(_) | AppError::Ca(_) => {
+        AppError::Access(_)
+        | AppError::Store(_)
+        | AppError::Catalog(_)
+        | AppError::Kv(_)
+        | AppError::Ca(_) => {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)
         }

@@ -7,6 +7,7 @@
 mod access;
 mod address;
 mod agent;
+mod api_token;
 pub mod args;
 mod ask;
 mod ban;

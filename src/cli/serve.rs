@@ -8,7 +8,7 @@ use super::args::{DnsAddr, ServerArgs};
 use super::error::{CliError, Exit};
 use super::failure::explain;
 use super::processes::{self, listen_address, log, node};
-use crate::app::server::{DnsSettings, Settings, names};
+use crate::app::server::{AccessSettings, DnsSettings, Settings, names};
 use crate::app::{AppError, process};
 use crate::config::{AgentKeys, Loaded, PortSetting};
 use crate::model::Action;
@@ -51,6 +51,14 @@ fn settings(
                      or --memory to lose it at the end";
         return Err(explain(AppError::Usage(usage.to_owned())));
     }
+    let access = AccessSettings {
+        require_token: args.require_token || agent.require_token.unwrap_or(false),
+        token_file: args.api_token_file.clone(),
+    };
+    if access.require_token && args.etcd_addr.is_some() {
+        let usage = "--etcd-addr opens a port that asks for no token; leave it or --require-token out";
+        return Err(explain(AppError::Usage(usage.to_owned())));
+    }
     let advertised = agent.advertise_addr.map(|address| address.to_string());
     Ok(Settings {
         definitions,
@@ -76,6 +84,7 @@ fn settings(
             .unwrap_or(Action::Deny),
         agent,
         allowed_hosts: args.allowed_host.clone(),
+        access,
         dev: false,
         next_free_ports: false,
     })

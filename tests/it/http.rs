@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use weft::access::Access;
 use weft::api::{ApiState, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
@@ -61,9 +62,10 @@ impl Api {
             leaf_ttl: Duration::from_secs(3600),
         };
         let ca = Ca::open(Arc::clone(&store), settings).await.unwrap();
-        let kv = Kv::open(store, catalog.clone()).await.unwrap();
+        let kv = Kv::open(Arc::clone(&store), catalog.clone()).await.unwrap();
+        let access = Access::new(store, false);
         let clock = Arc::new(Touches::default());
-        let mut state = ApiState::new(catalog.clone(), ca, kv, weft::app::server::decoders());
+        let mut state = ApiState::new(catalog.clone(), ca, kv, access, weft::app::server::decoders());
         let told = Arc::clone(&clock);
         catalog.on_report(move |taken| {
             let weft::model::CheckReport { id, status, output } = taken.report.clone();

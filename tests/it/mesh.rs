@@ -53,6 +53,7 @@ fn settings() -> server::Settings {
         leaf_ttl: Duration::from_secs(3600),
         default_action: Action::Allow,
         allowed_hosts: Vec::new(),
+        access: server::AccessSettings::default(),
         dev: true,
         next_free_ports: false,
     }

@@ -44,6 +44,8 @@ pub struct AgentKeys {
     pub advertise_addr: Option<IpAddr>,
     /// Whether checks in files may run programs of this machine; the API never may.
     pub scripts: Option<bool>,
+    /// Whether the HTTP API wants tokens: an enabled `acl` block that denies by default.
+    pub require_token: Option<bool>,
     /// What `default_intention_policy` says; without it, the default policy of an enabled `acl`
     /// block, on which Consul falls back.
     pub default_intention_policy: Option<Action>,
@@ -66,6 +68,7 @@ impl AgentKeys {
             ("addresses.http", self.http_address != other.http_address),
             ("addresses.grpc_tls", self.grpc_address != other.grpc_address),
             ("addresses.dns", self.dns_address != other.dns_address),
+            ("acl", self.require_token != other.require_token),
             ("advertise_addr", self.advertise_addr != other.advertise_addr),
             (
                 "default_intention_policy",
@@ -85,12 +88,15 @@ pub(in crate::config) struct AgentDraft {
 }
 
 impl AgentDraft {
-    /// The keys of all files. ACLs have no effect, but whoever denied by default there must not find
-    /// the mesh open.
+    /// The keys of all files. Whoever denied by default in Consul must find neither the mesh nor the
+    /// API open.
     pub(in crate::config) fn finish(self) -> AgentKeys {
         let mut keys = self.keys;
         if self.acl_enabled == Some(true) && keys.default_intention_policy.is_none() {
             keys.default_intention_policy = self.acl_default;
+        }
+        if self.acl_enabled == Some(true) && self.acl_default == Some(Action::Deny) {
+            keys.require_token = Some(true);
         }
         keys
     }
@@ -156,13 +162,14 @@ fn addresses(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys
 fn acl(report: &mut Report<'_>, fields: &Fields<'_>, draft: &mut AgentDraft) {
     let Some(entry) = fields.object(report, "acl") else { return };
     let Some(acl) = Fields::open(report, &ACL, &entry.key, &entry.value) else { return };
-    set(&mut draft.acl_default, acl.parsed(report, "default_policy", acl_policy));
+    let policy = acl.parsed(report, "default_policy", acl_policy);
+    set(&mut draft.acl_default, policy);
     let enabled = acl.boolean(report, "enabled");
     set(&mut draft.acl_enabled, enabled);
-    if enabled == Some(true) {
-        let message = "`acl` does not protect the HTTP API: there are no ACL tokens";
+    if enabled == Some(true) && policy != Some(Action::Deny) {
+        let message = "`acl` does not protect the HTTP API, unless its `default_policy` is \"deny\"";
         let fault = report.warning(Code::NoEffect, entry.key_span, message);
-        fault.help("its default policy still is the default of intentions; keep the API on loopback");
+        fault.help("whoever sends no token may do everything; keep the API on loopback");
     }
 }
 

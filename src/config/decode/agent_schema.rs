@@ -45,7 +45,8 @@ const SERVER_PORTS: &[&str] = &["server", "serf_lan", "serf_wan"];
 pub(super) const ADDRESSES: Schema = Schema::of("addresses", &["http", "grpc", "grpc_tls", "dns"])
     .ignoring(&[("the HTTP API has no TLS of its own", &["https"])]);
 
-const NO_TOKENS: &str = "there are no ACL tokens";
+const NO_TOKENS: &str =
+    "tokens of the HTTP API are made with `weft api-token`, without policies and roles";
 
 pub(super) const ACL: Schema = Schema::of("acl", &["enabled", "default_policy"]).ignoring(&[(
     NO_TOKENS,

@@ -23,7 +23,7 @@ pub(crate) struct Ran {
 }
 
 /// Runs the program with no environment but these variables.
-async fn weft(env: &[(&str, &str)], args: &[&str]) -> Ran {
+pub(crate) async fn weft(env: &[(&str, &str)], args: &[&str]) -> Ran {
     ran(Command::new(env!("CARGO_BIN_EXE_weft")), env, args).await
 }
 

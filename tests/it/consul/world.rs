@@ -51,6 +51,7 @@ impl World {
             leaf_ttl: Duration::from_secs(72 * 3600),
             default_action: Action::Allow,
             allowed_hosts: Vec::new(),
+            access: weft::app::server::AccessSettings::default(),
             dev: true,
             next_free_ports: false,
         });

@@ -1,0 +1,4 @@
+//! Who may use the HTTP API: every route with every kind of caller, and the program around it.
+
+mod routes;
+mod tokens;
