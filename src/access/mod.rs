@@ -1,9 +1,11 @@
-//! Who may use the HTTP API and for what: scoped tokens kept as hashes, and the table of all routes.
+//! Who may use the HTTP API and for what: scoped tokens kept as hashes, the table of all routes, and
+//! the audit log of what was changed.
 //!
 //! `api` asks before each request, `app` says whether tokens are required. Invariants: the store holds
 //! only a hash of each secret; nobody gives a token more than he has; a route that is not in the table
 //! is refused. [`decide`] is the whole policy, and pure.
 
+pub mod audit;
 mod authority;
 pub mod limits;
 pub mod routes;

@@ -24,6 +24,7 @@ pub mod json;
 mod kv;
 mod leaf;
 mod limits;
+mod listen;
 mod query;
 mod reply;
 mod routes;
@@ -41,10 +42,12 @@ use axum::Router;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 
+pub use listen::{Listen, TlsSource};
 pub use routes::listing;
 pub use server::{BindError, Server};
 
 use crate::access::Access;
+use crate::access::audit::AuditLog;
 use crate::ca::Ca;
 use crate::catalog::Catalog;
 use crate::kv::Kv;
@@ -83,6 +86,8 @@ pub struct ApiState {
     pub kv: Kv,
     /// Who may do what.
     pub access: Access,
+    /// Where changes are written down; without one they are not.
+    pub audit: Option<AuditLog>,
     /// Where requests are counted.
     pub metrics: ServerMetrics,
     /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
@@ -108,6 +113,7 @@ impl ApiState {
             decoders,
             operations: Operations::default(),
             access,
+            audit: None,
             metrics: ServerMetrics::new(),
             grpc: None,
             allowed_hosts: Vec::new(),

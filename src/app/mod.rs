@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::access::AccessError;
+use crate::access::audit::AuditError;
 use crate::agent::AgentError;
 use crate::api;
 use crate::ca::CaError;
@@ -30,6 +31,7 @@ use crate::etcd::EtcdError;
 use crate::kv::KvError;
 use crate::model::NameError;
 use crate::store::StoreError;
+use crate::tls::files::FileError;
 
 /// Why a process could not start or had to stop. Each ends in one message and an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,10 @@ pub enum AppError {
     Ca(#[from] CaError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Tls(#[from] FileError),
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]

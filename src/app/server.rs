@@ -4,6 +4,8 @@ mod access;
 mod checks;
 mod declared;
 mod etcd;
+mod https;
+mod listen;
 mod metrics;
 mod names;
 mod own;
@@ -22,6 +24,8 @@ pub use self::access::AccessSettings;
 use self::access::Keeper;
 use self::checks::Checks;
 use self::etcd::Etcd;
+pub use self::https::Https;
+pub use self::listen::HttpPlace;
 use self::metrics::{CountedStore, Sources, count_events};
 pub use self::names::{DnsSettings, names};
 pub use self::reload::ReloadError;
@@ -55,7 +59,9 @@ pub struct Settings {
     pub agent: AgentKeys,
     /// `None` keeps everything in memory.
     pub data_dir: Option<PathBuf>,
-    pub http: SocketAddr,
+    pub http: HttpPlace,
+    /// The HTTP API over TLS.
+    pub https: Option<Https>,
     pub grpc: SocketAddr,
     /// `None` answers no names.
     pub dns: Option<DnsSettings>,
@@ -79,7 +85,9 @@ pub struct Settings {
 /// Addresses a server listens on.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
+    /// Port 0 when the API in plain text has a UNIX socket instead.
     pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
     pub grpc: SocketAddr,
     pub dns: Option<SocketAddr>,
     pub etcd: Option<SocketAddr>,
@@ -116,8 +124,9 @@ impl Server {
         let catalog = Catalog::open(Arc::clone(&store), catalog_settings(&settings)).await?;
         let ca = Ca::open(Arc::clone(&store), ca_settings(&settings)).await?;
         count_events(&ca, &metrics);
-        let keeper = Keeper::open(&store, &settings.access).await?;
-        let http = free(settings.http, "the HTTP API", settings.next_free_ports)?;
+        let keeper = Keeper::open(&store, &settings).await?;
+        let audit = keeper.audit();
+        let places = listen::places(&settings, keeper.tls())?;
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
         let mut grpc =
             control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
@@ -150,11 +159,13 @@ impl Server {
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         adapt(&mut state, &settings);
+        state.audit = audit;
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
-        let api = api::Server::bind(&[http], state).await?;
+        let api = api::Server::bind(&places, state).await?;
         let bound = Bound {
-            http: api.local_addrs().first().copied().unwrap_or(http),
+            http: api.local_addrs().first().copied().flatten().unwrap_or(listen::NOWHERE),
+            https: api.local_addrs().get(1).copied().flatten(),
             grpc: grpc.local_addr(),
             dns: dns.as_ref().map(dns::Server::local_addr),
             etcd: etcd.local_addr(),
@@ -163,7 +174,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (tasks, ports) = Ports { grpc, api, dns, etcd }.serve(checks, &stopped);
         starting.done();
-        tracing::info!(http = %bound.http, grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
+        tracing::info!(http = %settings.http.bound(bound.http), https = bound.https.map(tracing::field::display), grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
         Ok(Self {
             bound,
             catalog,

@@ -58,6 +58,8 @@ pub(super) fn explain(error: AppError) -> CliError {
             "mend this and start it again; a sidecar that runs goes on serving",
         ),
         AppError::Access(_)
+        | AppError::Tls(_)
+        | AppError::Audit(_)
         | AppError::Store(_)
         | AppError::Catalog(_)
         | AppError::Kv(_)

@@ -11,6 +11,7 @@ mod api_token;
 pub mod args;
 mod ask;
 mod ban;
+mod audit;
 mod ca;
 mod call;
 mod catalog;
@@ -95,7 +96,7 @@ struct Cli {
 struct Global {
     /// The HTTP API: where commands find it, and where `server` and `dev` listen
     /// [default: 127.0.0.1:8500]
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT|unix:///PATH")]
     http_addr: Option<String>,
     /// How to print what was found
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
@@ -128,6 +129,9 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Check audit logs
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Make certificates for testing by hand
     #[command(subcommand)]
     Ca(ca::CaCommand),
@@ -193,6 +197,7 @@ fn execute(cli: &Cli, flags: &Flags, dialect: Dialect, stage: &mut Stage<'_>) ->
         Command::Ca(command) => {
             ca::run(command, style).map(|report| print(&report, cli, dialect, stage))
         }
+        Command::Audit(command) => audit::run(command).map(|report| print(&report, cli, dialect, stage)),
         Command::Version => version().map(|report| print(&report, cli, dialect, stage)),
         Command::Ask(question) => ask(question, flags, stage.env, style, stage.out, stage.err)
             .map(|report| print(&report, cli, dialect, stage)),

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use weft::access::Access;
-use weft::api::{ApiState, Server};
+use weft::api::{ApiState, Listen, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
 use weft::kv::Kv;
@@ -74,8 +74,8 @@ impl Api {
         state.allowed_hosts = vec!["mesh.test".to_owned()];
         state.routes = axum::Router::new().route("/metrics", axum::routing::get(|| async { "up 1\n" }));
         adapt(&mut state);
-        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], state).await.unwrap();
-        let address = server.local_addrs()[0];
+        let server = Server::bind(&[Listen::Tcp("127.0.0.1:0".parse().unwrap())], state).await.unwrap();
+        let address = server.local_addrs()[0].unwrap();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _gone = stopped.await;

@@ -9,7 +9,11 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
+use super::Settings;
+use super::https::Material;
 use crate::access::Access;
+use crate::access::audit::AuditLog;
+use crate::api::TlsSource;
 use crate::app::AppError;
 use crate::model::hex;
 use crate::store::Store;
@@ -26,11 +30,15 @@ pub struct AccessSettings {
     pub require_token: bool,
     /// Holds the operator's token; made with one when it is not there.
     pub token_file: Option<PathBuf>,
+    /// Where changes over the API are written down.
+    pub audit_log: Option<PathBuf>,
 }
 
 /// Keeps the operator's secrets up to date.
 pub(super) struct Keeper {
     access: Access,
+    audit: Option<AuditLog>,
+    tls: Option<Material>,
     token_file: Option<PathBuf>,
 }
 
@@ -39,14 +47,16 @@ impl Keeper {
     ///
     /// # Errors
     /// When a file cannot be used, or nobody could ever get in.
-    pub(super) async fn open(
-        store: &Arc<dyn Store>,
-        settings: &AccessSettings,
-    ) -> Result<Self, AppError> {
+    pub(super) async fn open(store: &Arc<dyn Store>, settings: &Settings) -> Result<Self, AppError> {
+        let https = settings.https.as_ref();
+        let settings = &settings.access;
         let access = Access::new(Arc::clone(store), settings.require_token);
-        let keeper = Self { access, token_file: settings.token_file.clone() };
-        keeper.refresh().await?;
-        let no_operator = settings.token_file.is_none();
+        let audit = settings.audit_log.as_deref().map(AuditLog::open).transpose()?;
+        let tls = https.map(|https| Material::load(https, settings.require_token)).transpose()?;
+        let keeper = Self { access, audit, tls, token_file: settings.token_file.clone() };
+        keeper.read_token().await?;
+        let no_operator =
+            settings.token_file.is_none() && https.is_none_or(|https| https.client_ca.is_none());
         if settings.require_token
             && no_operator
             && keeper.access.list(SystemTime::now()).await?.is_empty()
@@ -64,11 +74,30 @@ impl Keeper {
         &self.access
     }
 
-    /// Reads the operator's files again; on a fault what was read before counts.
+    pub(super) fn tls(&self) -> Option<TlsSource> {
+        self.tls.as_ref().map(Material::source)
+    }
+
+    pub(super) fn audit(&self) -> Option<AuditLog> {
+        self.audit.clone()
+    }
+
+    /// Opens the audit log anew and reads the operator's files again; on a fault what was read before
+    /// counts.
     ///
     /// # Errors
     /// When a file cannot be used.
     pub(super) async fn refresh(&self) -> Result<(), AppError> {
+        if let Some(audit) = &self.audit {
+            audit.reopen().await?;
+        }
+        if let Some(tls) = &self.tls {
+            tls.refresh()?;
+        }
+        self.read_token().await
+    }
+
+    async fn read_token(&self) -> Result<(), AppError> {
         let Some(path) = self.token_file.clone() else { return Ok(()) };
         let read = tokio::task::spawn_blocking(move || operator_token(&path));
         let token = read.await.map_err(|_| AppError::Died("the reader of the token file"))??;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tracing::Level;
 
-use super::agent_schema::{ACL, ADDRESSES, PORTS, TOP};
+use super::agent_schema::{ACL, ADDRESSES, PORTS, TLS, TLS_BLOCK, TOP};
 use super::dns::{self, DnsKeys};
 use super::fields::Fields;
 use crate::config::diagnostic::Code;
@@ -38,6 +38,10 @@ pub struct AgentKeys {
     /// Where all listeners are bound that have no address of their own.
     pub client_addr: Option<IpAddr>,
     pub http_address: Option<IpAddr>,
+    pub https_port: Option<PortSetting>,
+    pub https_address: Option<IpAddr>,
+    /// `tls.https`, over `tls.defaults`.
+    pub https: HttpsKeys,
     /// `addresses.grpc_tls`, or `addresses.grpc`.
     pub grpc_address: Option<IpAddr>,
     pub dns_address: Option<IpAddr>,
@@ -50,6 +54,16 @@ pub struct AgentKeys {
     /// block, on which Consul falls back.
     pub default_intention_policy: Option<Action>,
     pub dns: DnsKeys,
+}
+
+/// The files of an HTTPS port.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HttpsKeys {
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    /// Whether clients need a certificate of `ca_file`.
+    pub verify_incoming: Option<bool>,
 }
 
 impl AgentKeys {
@@ -66,6 +80,9 @@ impl AgentKeys {
             ("ports.dns", self.dns_port != other.dns_port),
             ("client_addr", self.client_addr != other.client_addr),
             ("addresses.http", self.http_address != other.http_address),
+            ("ports.https", self.https_port != other.https_port),
+            ("addresses.https", self.https_address != other.https_address),
+            ("tls", self.https != other.https),
             ("addresses.grpc_tls", self.grpc_address != other.grpc_address),
             ("addresses.dns", self.dns_address != other.dns_address),
             ("acl", self.require_token != other.require_token),
@@ -122,6 +139,7 @@ pub(super) fn decode<'v>(
     set(&mut agent.scripts, fields.boolean(report, "enable_local_script_checks"));
     ports(report, &fields, agent);
     addresses(report, &fields, agent);
+    tls(report, &fields, agent);
     dns::decode(report, &fields, &mut agent.dns);
     let policy = fields.parsed(report, "default_intention_policy", action);
     set(&mut agent.default_intention_policy, policy);
@@ -138,6 +156,7 @@ fn ports(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys) {
     let Some(entry) = fields.object(report, "ports") else { return };
     let Some(ports) = Fields::open(report, &PORTS, &entry.key, &entry.value) else { return };
     set(&mut agent.http_port, port(report, &ports, "http"));
+    set(&mut agent.https_port, port(report, &ports, "https"));
     set(&mut agent.grpc_tls_port, port(report, &ports, "grpc_tls"));
     set(&mut agent.dns_port, port(report, &ports, "dns"));
 }
@@ -154,9 +173,25 @@ fn addresses(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys
     let Some(entry) = fields.object(report, "addresses") else { return };
     let Some(addresses) = Fields::open(report, &ADDRESSES, &entry.key, &entry.value) else { return };
     set(&mut agent.http_address, addresses.parsed(report, "http", ip_address));
+    set(&mut agent.https_address, addresses.parsed(report, "https", ip_address));
     set(&mut agent.grpc_address, addresses.parsed(report, "grpc", ip_address));
     set(&mut agent.grpc_address, addresses.parsed(report, "grpc_tls", ip_address));
     set(&mut agent.dns_address, addresses.parsed(report, "dns", ip_address));
+}
+
+/// What is said of HTTPS wins over what is said of all.
+fn tls(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys) {
+    let Some(entry) = fields.object(report, "tls") else { return };
+    let Some(tls) = Fields::open(report, &TLS, &entry.key, &entry.value) else { return };
+    for key in ["defaults", "https"] {
+        let Some(entry) = tls.object(report, key) else { continue };
+        let Some(block) = Fields::open(report, &TLS_BLOCK, &entry.key, &entry.value) else { continue };
+        let https = &mut agent.https;
+        set(&mut https.cert_file, block.parsed(report, "cert_file", path));
+        set(&mut https.key_file, block.parsed(report, "key_file", path));
+        set(&mut https.ca_file, block.parsed(report, "ca_file", path));
+        set(&mut https.verify_incoming, block.boolean(report, "verify_incoming"));
+    }
 }
 
 fn acl(report: &mut Report<'_>, fields: &Fields<'_>, draft: &mut AgentDraft) {
@@ -185,7 +220,7 @@ fn datacenter(text: &str) -> Result<String, String> {
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.contains('\0') { Err("`data_dir` is not a path") } else { Ok(PathBuf::from(text)) }
+    if text.contains('\0') { Err("this is not a path") } else { Ok(PathBuf::from(text)) }
 }
 
 fn log_level(text: &str) -> Result<Level, &'static str> {
