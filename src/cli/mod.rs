@@ -38,6 +38,7 @@ mod services;
 mod sources;
 mod status;
 mod suggest;
+mod tls;
 mod token;
 mod validate;
 mod wait;
@@ -70,9 +71,13 @@ Exit codes:
   6  timeout
 
 Environment:
-  WEFT_HTTP_ADDR        address of the HTTP API: host:port, http://host:port or unix:///path
+  WEFT_HTTP_ADDR        address of the HTTP API: host:port, http://…, https://… or unix:///path
   WEFT_HTTP_TOKEN_FILE  file with a token that is sent along with requests to the HTTP API
   WEFT_HTTP_TOKEN       the token itself
+  WEFT_HTTP_SSL         `true` speaks TLS, as an https:// address does
+  WEFT_CACERT           file with the authorities to believe; WEFT_CAPATH: directory of such files
+  WEFT_CLIENT_CERT, WEFT_CLIENT_KEY   certificate to show, and its key
+  WEFT_TLS_SERVER_NAME  name in the server's certificate, when it is not that of the address
   WEFT_HTTP_AUTH        user:password for a proxy before the HTTP API
   WEFT_GRPC_ADDR        where `proxy` and `run` find the control plane, when there is no --server
   CONSUL_HTTP_ADDR ...  the same for scripts written for Consul, when there is no WEFT_...
