@@ -171,10 +171,13 @@ async fn binds_that_would_be_open_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new(directory.path(), "own");
     let (pair, loose) = (authority.issue("server"), authority.issue("loose"));
-    std::fs::set_permissions(&loose.key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let mode =
+        |path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(&loose.key, 0o644);
+    mode(&pair.certificate, 0o600); // it is given for a key as well
     let short = directory.path().join("short");
     std::fs::write(&short, "short").unwrap();
-    std::fs::set_permissions(&short, std::fs::Permissions::from_mode(0o600)).unwrap();
+    mode(&short, 0o600);
     let paths = [&pair.certificate, &pair.key, &loose.key, &short].map(|path| text(path));
     let [certificate, key, loose, short] = &paths;
     let everywhere = format!("0.0.0.0:{}", free_port());

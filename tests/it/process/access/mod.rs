@@ -2,6 +2,7 @@
 //! secret is found anywhere it does not belong.
 
 mod canary;
+mod docs;
 mod listeners;
 mod pki;
 mod scan;
