@@ -159,6 +159,7 @@ impl Server {
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         adapt(&mut state, &settings);
+        access::audit_certificates(&grpc, audit.clone());
         state.audit = audit;
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();

@@ -11,8 +11,8 @@ use super::error::{CliError, Fault};
 use super::output::Style;
 use super::report::Report;
 use super::{
-    agent, api_token, ban, catalog, config_entries, info, instances, intention, kv, lock, maint, members,
-    proxies, register, services, status, token, wait, watch,
+    agent, api_token, ban, catalog, config_entries, info, instances, intention, kv, lock, maint,
+    members, proxies, register, services, status, token, wait, watch,
 };
 use crate::model::ServiceName;
 

@@ -10,9 +10,11 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
+use super::convert;
+use super::ledger::Ledger;
 use super::limits::{MAX_ENROLMENTS, MAX_RENEWALS, MAX_TOKEN_BYTES, SIGNING_QUEUE_TIMEOUT};
+use super::peer::{Peer, Proven};
 use super::rates::{Limit, Rates};
-use super::{convert, peer::Peer};
 use crate::ca::{Ca, CaError, Leaf};
 use crate::model::{Bans, Serial, ServiceName};
 use crate::pb;
@@ -24,6 +26,7 @@ pub(super) struct Identity {
     bans: watch::Receiver<Arc<Bans>>,
     slots: Arc<Slots>,
     rates: Arc<Rates>,
+    ledger: Ledger,
 }
 
 /// Bounds signing. Renewals have their own slots, so that newcomers starve none.
@@ -33,10 +36,15 @@ struct Slots {
 }
 
 impl Identity {
-    pub(super) fn new(ca: Ca, dev: bool, bans: watch::Receiver<Arc<Bans>>, rates: Arc<Rates>) -> Self {
+    pub(super) fn new(
+        ca: Ca,
+        dev: bool,
+        bans: watch::Receiver<Arc<Bans>>,
+        (rates, ledger): (Arc<Rates>, Ledger),
+    ) -> Self {
         let slots =
             Slots { enrolments: Semaphore::new(MAX_ENROLMENTS), renewals: Semaphore::new(MAX_RENEWALS) };
-        Self { ca, dev, bans, slots: Arc::new(slots), rates }
+        Self { ca, dev, bans, slots: Arc::new(slots), rates, ledger }
     }
 
     async fn first(&self, peer: &Peer, request: &pb::EnrolRequest) -> Result<Leaf, Status> {
@@ -94,6 +102,22 @@ impl Identity {
         self.ca.admit(service, csr).await.map_err(|error| refusal(&error))
     }
 
+    async fn next(&self, peer: &Peer, proven: &Proven, csr: &[u8]) -> Result<Leaf, Status> {
+        convert::csr(csr)?;
+        let enrolment = Serial::parse(&proven.serial).map(|serial| serial.enrolment.to_string());
+        let sidecar = enrolment.as_deref().unwrap_or(proven.id.as_str());
+        self.rates.renew(sidecar, Instant::now()).map_err(too_often)?;
+        let _slot = slot(&self.slots.renewals).await?;
+        let renewed = self.ca.renew(&proven.id, &proven.serial, csr).await;
+        renewed.map_err(|error| {
+            if let CaError::NotRenewed { enrolment, .. } = &error {
+                let (peer, id, serial) = (peer.address, &proven.id, &proven.serial);
+                tracing::error!(target: "weft::audit", %peer, %id, %serial, %enrolment, %error, "renewal refused");
+            }
+            refusal(&error)
+        })
+    }
+
     fn certificate(&self, leaf: Leaf) -> pb::Certificate {
         let bundle = self.ca.bundle().borrow().clone();
         let valid_for = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
@@ -116,7 +140,9 @@ impl pb::identity_server::Identity for Identity {
     ) -> Result<Response<pb::Certificate>, Status> {
         let peer = Peer::of(&request)?;
         let request = request.into_inner();
-        match self.first(&peer, &request).await {
+        let first = self.first(&peer, &request).await;
+        self.ledger.enrolled(peer.address, &request.service, first.as_ref());
+        match first {
             Ok(leaf) => {
                 tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "enrolled");
                 Ok(Response::new(self.certificate(leaf)))
@@ -135,20 +161,9 @@ impl pb::identity_server::Identity for Identity {
     ) -> Result<Response<pb::Certificate>, Status> {
         let peer = Peer::of(&request)?;
         let (proven, _) = peer.service(SystemTime::now())?;
-        let csr = request.into_inner().csr;
-        convert::csr(&csr)?;
-        let enrolment = Serial::parse(&proven.serial).map(|serial| serial.enrolment.to_string());
-        let sidecar = enrolment.as_deref().unwrap_or(proven.id.as_str());
-        self.rates.renew(sidecar, Instant::now()).map_err(too_often)?;
-        let _slot = slot(&self.slots.renewals).await?;
-        let renewed = self.ca.renew(&proven.id, &proven.serial, &csr).await;
-        let leaf = renewed.map_err(|error| {
-            if let CaError::NotRenewed { enrolment, .. } = &error {
-                let (peer, id, serial) = (peer.address, &proven.id, &proven.serial);
-                tracing::error!(target: "weft::audit", %peer, %id, %serial, %enrolment, %error, "renewal refused");
-            }
-            refusal(&error)
-        })?;
+        let renewed = self.next(&peer, &proven, &request.into_inner().csr).await;
+        self.ledger.renewed(peer.address, &proven.id, renewed.as_ref());
+        let leaf = renewed?;
         tracing::debug!(id = %leaf.id, serial = %leaf.serial, "renewed");
         Ok(Response::new(self.certificate(leaf)))
     }

@@ -13,6 +13,7 @@ mod failure;
 mod flow;
 mod hello;
 mod identity;
+mod ledger;
 pub mod limits;
 mod material;
 mod mesh;
@@ -38,6 +39,8 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use self::accept::Port;
 use self::edges::Edges;
+pub use self::ledger::Asked;
+use self::ledger::Ledger;
 use self::material::Material;
 use self::rates::Rates;
 use self::sessions::Sessions;
@@ -119,7 +122,8 @@ impl Server {
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
         let rates = Arc::new(Rates::new(Instant::now()));
-        let routes = routes(&context, &edges, &health, &rates)?;
+        let ledger = Ledger::default();
+        let routes = routes(&context, &edges, &health, (&rates, &ledger))?;
         Ok(Bound {
             listener,
             address,
@@ -131,6 +135,7 @@ impl Server {
             health,
             routes,
             rates,
+            ledger,
             tell: None,
         })
     }
@@ -148,6 +153,7 @@ pub struct Bound {
     health: HealthReporter,
     routes: Routes,
     rates: Arc<Rates>,
+    ledger: Ledger,
     tell: Option<answers::Tell>,
 }
 
@@ -178,6 +184,11 @@ impl Bound {
     /// Calls `tell` with each limit of rate that a request for a certificate meets. It must not block.
     pub fn on_limited(&self, tell: impl Fn(&'static str) + Send + Sync + 'static) {
         self.rates.listen(tell);
+    }
+
+    /// Calls `tell` with each certificate that was asked for. It must not block.
+    pub fn on_certificate(&self, tell: impl Fn(Asked) + Send + Sync + 'static) {
+        self.ledger.listen(tell);
     }
 
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
@@ -223,10 +234,10 @@ fn routes(
     context: &Arc<Context>,
     edges: &Edges,
     health: &HealthReporter,
-    rates: &Arc<Rates>,
+    (rates, ledger): (&Arc<Rates>, &Ledger),
 ) -> Result<Routes, ControlError> {
-    let (bans, rates) = (context.catalog.bans(), Arc::clone(rates));
-    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev, bans, rates);
+    let (bans, told) = (context.catalog.bans(), (Arc::clone(rates), ledger.clone()));
+    let identity = identity::Identity::new(context.ca.clone(), context.settings.dev, bans, told);
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;

@@ -78,11 +78,22 @@ impl AuditLog {
     /// Writes that something was refused, unless there are too many of that in one second; they are
     /// counted instead. Whether it could be written changes nothing for whoever was refused.
     pub async fn refused(&self, entry: Entry) {
+        if let Some(entry) = self.admitted(entry) {
+            let _told_by_the_thread = self.write(entry, false).await;
+        }
+    }
+
+    /// As [`Self::refused`], without waiting.
+    pub fn note_refused(&self, entry: Entry) {
+        if let Some(entry) = self.admitted(entry) {
+            self.note(entry);
+        }
+    }
+
+    fn admitted(&self, entry: Entry) -> Option<Entry> {
         let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let admitted = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(second);
-        let Some(unwritten) = admitted else { return };
-        let unwritten = Some(unwritten).filter(|count| *count > 0);
-        let _told_by_the_thread = self.write(Entry { unwritten, ..entry }, false).await;
+        let unwritten = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(second)?;
+        Some(Entry { unwritten: Some(unwritten).filter(|count| *count > 0), ..entry })
     }
 
     /// Writes an event that has happened, without waiting. Must not be used for what could be refused.

@@ -12,9 +12,10 @@ use zeroize::Zeroizing;
 use super::Settings;
 use super::https::Material;
 use crate::access::Access;
-use crate::access::audit::AuditLog;
+use crate::access::audit::{AuditLog, Entry};
 use crate::api::TlsSource;
 use crate::app::AppError;
+use crate::control::{self, Asked};
 use crate::model::hex;
 use crate::store::Store;
 
@@ -103,6 +104,26 @@ impl Keeper {
         let token = read.await.map_err(|_| AppError::Died("the reader of the token file"))??;
         Ok(self.access.set_operator(&token)?)
     }
+}
+
+/// Writes what certificates were asked for into an audit log.
+pub(super) fn audit_certificates(grpc: &control::Bound, audit: Option<AuditLog>) {
+    let Some(log) = audit else { return };
+    grpc.on_certificate(move |asked| {
+        let Asked { call, peer, caller, subject, outcome } = asked;
+        let granted = outcome.is_ok();
+        let entry = Entry {
+            actor: if caller.is_empty() { "anonymous".to_owned() } else { caller },
+            peer: peer.to_string(),
+            method: "gRPC".to_owned(),
+            route: format!("weft.v1.Identity/{call}"),
+            target: subject,
+            outcome: outcome
+                .map_or_else(|why| format!("refused: {why}"), |serial| format!("signed {serial}")),
+            ..Entry::default()
+        };
+        if granted { log.note(entry) } else { log.note_refused(entry) }
+    });
 }
 
 fn operator_token(path: &Path) -> Result<Zeroizing<String>, AppError> {
