@@ -276,7 +276,9 @@ impl Client {
                 fault.to_string(),
                 "check the port: the HTTP API is on 8500, gRPC on 8503",
             ),
-            Broken::Http(fault) => self.unreachable(&format!("the connection broke: {fault}")),
+            Broken::Http(fault) => {
+                self.unreachable(&format!("the connection broke: {}", innermost(fault)))
+            }
         }
     }
 }
@@ -299,6 +301,15 @@ impl Drop for Connection {
 enum Broken {
     Http(hyper::Error),
     Body(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is at the bottom of a fault: the alert of a server that wants a certificate, for instance.
+fn innermost(fault: &dyn std::error::Error) -> String {
+    let mut cause = fault;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn reason(fault: &io::Error) -> String {

@@ -57,13 +57,11 @@ pub(super) fn explain(error: AppError) -> CliError {
             what,
             "mend this and start it again; a sidecar that runs goes on serving",
         ),
-        AppError::Access(_)
-        | AppError::Tls(_)
-        | AppError::Audit(_)
-        | AppError::Store(_)
-        | AppError::Catalog(_)
-        | AppError::Kv(_)
-        | AppError::Ca(_) => {
+        AppError::Tls(_) | AppError::Audit(_) | AppError::Access(_) => {
+            let next = "check the file that the message names; docs/access.md says what it has to be";
+            CliError::new(Fault::Local, what, "access to the HTTP API", next)
+        }
+        AppError::Store(_) | AppError::Catalog(_) | AppError::Kv(_) | AppError::Ca(_) => {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)
         }
