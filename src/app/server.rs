@@ -159,8 +159,7 @@ impl Server {
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         adapt(&mut state, &settings);
-        access::audit_certificates(&grpc, audit.clone());
-        state.audit = audit;
+        state.audit = access::audited(&grpc, audit);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
         let api = api::Server::bind(&places, state).await?;

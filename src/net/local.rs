@@ -32,7 +32,7 @@ impl LocalListener {
         clear(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // On Linux the file takes over the mode of the socket, so that it is never open to more.
-        let handle = File::from(OwnedFd::from(socket.as_fd().try_clone_to_owned()?));
+        let handle = File::from(socket.as_fd().try_clone_to_owned()?);
         handle.set_permissions(Permissions::from_mode(mode))?;
         socket.bind(&SockAddr::unix(path)?)?;
         fs::set_permissions(path, Permissions::from_mode(mode))?;

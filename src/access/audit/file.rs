@@ -35,6 +35,7 @@ pub struct AuditLog {
     refusals: Arc<Mutex<Refusals>>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "nearly all jobs are the large one")]
 enum Job {
     /// Write a line; before the answer, it is on the disk or merely with the kernel.
     Write {

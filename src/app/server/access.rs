@@ -106,9 +106,9 @@ impl Keeper {
     }
 }
 
-/// Writes what certificates were asked for into an audit log.
-pub(super) fn audit_certificates(grpc: &control::Bound, audit: Option<AuditLog>) {
-    let Some(log) = audit else { return };
+/// Has what certificates were asked for written into the audit log as well, and gives it back.
+pub(super) fn audited(grpc: &control::Bound, audit: Option<AuditLog>) -> Option<AuditLog> {
+    let log = audit.clone()?;
     grpc.on_certificate(move |asked| {
         let Asked { call, peer, caller, subject, outcome } = asked;
         let granted = outcome.is_ok();
@@ -124,6 +124,7 @@ pub(super) fn audit_certificates(grpc: &control::Bound, audit: Option<AuditLog>)
         };
         if granted { log.note(entry) } else { log.note_refused(entry) }
     });
+    audit
 }
 
 fn operator_token(path: &Path) -> Result<Zeroizing<String>, AppError> {

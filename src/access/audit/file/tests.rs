@@ -21,13 +21,13 @@ fn check(paths: &[&Path]) -> Summary {
 }
 
 /// Waits until the thread has let go of the file.
-fn reopened(path: &Path) -> AuditLog {
+async fn reopened(path: &Path) -> AuditLog {
     for _ in 0..1000 {
         match AuditLog::open(path) {
             Ok(log) => return log,
             Err(fault) => assert!(fault.to_string().contains("another process"), "{fault}"),
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     panic!("the file is never let go of");
 }
@@ -41,7 +41,7 @@ async fn the_chain_goes_on_after_a_restart_and_a_rotation() {
     change(&log, "/a").await;
     assert!(AuditLog::open(&path).is_err(), "two may not write one log");
     drop(log);
-    let log = reopened(&path);
+    let log = reopened(&path).await;
     change(&log, "/b").await;
     std::fs::rename(&path, &moved).unwrap();
     change(&log, "/c").await; // still to the file that was moved
@@ -57,11 +57,11 @@ async fn a_line_that_a_crash_cut_off_is_marked() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit");
     for (cut, newline) in [(5, false), (100, false), (100, true)] {
-        let log = reopened(&path);
+        let log = reopened(&path).await;
         change(&log, "/a").await;
         drop(log);
         // Everything is written when the lock is free.
-        drop(reopened(&path));
+        drop(reopened(&path).await);
         let text = std::fs::read(&path).unwrap();
         let mut torn = text[..text.len() - cut].to_vec();
         if newline {
@@ -69,13 +69,13 @@ async fn a_line_that_a_crash_cut_off_is_marked() {
         }
         std::fs::write(&path, torn).unwrap();
     }
-    let log = reopened(&path);
+    let log = reopened(&path).await;
     change(&log, "/b").await;
     assert_eq!(check(&[&path]).torn, 3);
     drop(log);
     let first = directory.path().join("first");
     std::fs::write(&first, "{\"seq\":1,").unwrap();
-    change(&reopened(&first), "/a").await;
+    change(&reopened(&first).await, "/a").await;
     assert_eq!(check(&[&first]).torn, 1);
 }
 
@@ -84,7 +84,7 @@ async fn what_was_changed_or_can_be_by_others_is_not_gone_on_with() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit");
     change(&AuditLog::open(&path).unwrap(), "/a").await;
-    drop(reopened(&path));
+    drop(reopened(&path).await);
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, last) = text.trim_end().rsplit_once('\n').unwrap();
     let edited = format!("{before}\n{}\n", last.replacen("server", "nobody", 1));
