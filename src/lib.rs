@@ -1,4 +1,5 @@
 //! Weft: a service mesh in one binary.
+pub mod access;
 pub mod agent;
 pub mod api;
 pub mod app;

@@ -2,7 +2,7 @@
 //! rebinding, 421) and writes that began on another site (403). Programs that are not browsers send
 //! neither `Origin` nor `Sec-Fetch-Site` and are not affected.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +13,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::error::ApiError;
+use super::gate::{self, Peer};
+use crate::access::Actor;
+use crate::access::audit::Entry;
 use crate::telemetry::ServerMetrics;
 
 /// Names by which every server may be called. Nobody can own a name without a dot on the Internet, so no
@@ -23,19 +26,28 @@ const LOCAL_NAMES: [&str; 3] = ["localhost", "consul", "weft"];
 const NO_ROUTE: &str = "none";
 
 /// The two ends of the connection a request came over.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Ends {
-    pub(super) peer: SocketAddr,
-    pub(super) local: SocketAddr,
+    pub(super) peer: Peer,
+    /// The address that was called; a UNIX socket has none.
+    pub(super) local: Option<IpAddr>,
+    /// Fingerprint of the client's certificate, which the operator's authority has signed.
+    pub(super) certificate: Option<Arc<str>>,
 }
 
 /// Runs before every handler; counts the request and adds the headers every answer has.
 pub(super) async fn guard(State(app): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let local = request.extensions().get::<Ends>().map(|ends| ends.local.ip());
+    let local = request.extensions().get::<Ends>().and_then(|ends| ends.local);
     let counted = Counted::new(&request);
     let mut response = match check(&app.state.allowed_hosts, local, &request) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+        Ok(()) => gate::pass(&app, request, next).await,
+        Err(refusal) => {
+            if let Some((log, entry)) = gate::audited(&app, &request, &Actor::Anonymous) {
+                let outcome = refusal.status.as_u16().to_string();
+                log.refused(Entry { outcome, ..entry }).await;
+            }
+            refusal.into_response()
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));

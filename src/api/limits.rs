@@ -9,6 +9,8 @@ pub(super) const MAX_CONNECTIONS: usize = 8192;
 pub(super) const MAX_CONNECTIONS_PER_PEER: usize = 200;
 /// A request's head must arrive within this time; also how long a kept-alive connection may idle.
 pub(super) const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// A TLS handshake must be over within this time.
+pub(super) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// A request's body must arrive within this time.
 pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// A peer that takes no byte of its answer for so long is dropped.

@@ -2,8 +2,8 @@
 //!
 //! `app` binds a [`Server`] with an [`ApiState`] and lets it run until its shutdown. Handlers are thin
 //! over `catalog`, `ca` and `kv`: they read the query, wait if asked to, and hand records to the pure shapes
-//! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, the
-//! routes merged in by other modules included. All bounds stand in `limits`.
+//! in `json`. Every request passes the guard against DNS rebinding and cross-site writes first, then the
+//! gate that asks `access` for the caller's permission, the routes merged in by other modules included. All bounds stand in `limits`.
 
 mod agent;
 mod bans;
@@ -18,6 +18,7 @@ mod connect;
 mod decode;
 mod error;
 pub mod filter;
+mod gate;
 mod guard;
 mod health;
 mod intentions;
@@ -25,12 +26,14 @@ pub mod json;
 mod kv;
 mod leaf;
 mod limits;
+mod listen;
 mod query;
 mod reply;
 mod routes;
 mod server;
 mod session;
 mod stall;
+mod tokens;
 mod txn;
 mod weft;
 
@@ -41,8 +44,12 @@ use axum::Router;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 
+pub use listen::{Listen, TlsSource};
+pub use routes::listing;
 pub use server::{BindError, Server};
 
+use crate::access::Access;
+use crate::access::audit::AuditLog;
 use crate::ca::Ca;
 use crate::catalog::Catalog;
 use crate::kv::Kv;
@@ -79,6 +86,10 @@ pub struct ApiState {
     pub decoders: Decoders,
     pub operations: Operations,
     pub kv: Kv,
+    /// Who may do what.
+    pub access: Access,
+    /// Where changes are written down; without one they are not.
+    pub audit: Option<AuditLog>,
     /// Where requests are counted.
     pub metrics: ServerMetrics,
     /// Where sidecars reach the control plane; shown in `agent/self` and `status/leader`.
@@ -96,13 +107,15 @@ pub struct ApiState {
 impl ApiState {
     /// A state with nothing optional: metrics of its own, no gRPC address, no extra hosts or routes.
     #[must_use]
-    pub fn new(catalog: Catalog, ca: Ca, kv: Kv, decoders: Decoders) -> Self {
+    pub fn new(catalog: Catalog, ca: Ca, kv: Kv, access: Access, decoders: Decoders) -> Self {
         Self {
             catalog,
             ca,
             kv,
             decoders,
             operations: Operations::default(),
+            access,
+            audit: None,
             metrics: ServerMetrics::new(),
             grpc: None,
             allowed_hosts: Vec::new(),

@@ -12,29 +12,66 @@ use axum::routing::{self, MethodRouter};
 use super::error::ApiError;
 use super::{
     Shared, agent, bans, ca, catalog, catalog_write, config_entries, configuration, connect, guard,
-    health, intentions, kv, leaf, session, txn, weft,
+    health, intentions, kv, leaf, session, tokens, txn, weft,
 };
 
-type Route = MethodRouter<Arc<Shared>, Infallible>;
+type Handlers = MethodRouter<Arc<Shared>, Infallible>;
+
+/// What stands at one path.
+struct Route {
+    /// For `OPTIONS`, which is among them.
+    methods: &'static str,
+    handlers: Handlers,
+}
 
 /// All routes behind the guard.
 pub(super) fn router(shared: Shared) -> Router {
     let others = shared.state.routes.clone();
     let shared = Arc::new(shared);
-    let ours = Router::new()
-        .merge(agent_routes())
-        .merge(catalog_routes())
-        .merge(connect_routes())
-        .merge(kv_routes())
-        .merge(weft_routes())
-        .with_state(Arc::clone(&shared));
+    let ours = ours().router.with_state(Arc::clone(&shared));
     ours.merge(others)
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(axum::middleware::from_fn_with_state(shared, guard::guard))
 }
 
-fn agent_routes() -> Router<Arc<Shared>> {
-    let process = Router::new()
+/// Every route of this module with the methods it takes, as `OPTIONS` tells them.
+#[must_use]
+pub fn listing() -> Vec<(&'static str, &'static str)> {
+    ours().list
+}
+
+fn ours() -> Routes {
+    agent_routes()
+        .merge(catalog_routes())
+        .merge(connect_routes())
+        .merge(kv_routes())
+        .merge(weft_routes())
+}
+
+/// A router that knows what it has.
+struct Routes {
+    router: Router<Arc<Shared>>,
+    list: Vec<(&'static str, &'static str)>,
+}
+
+impl Routes {
+    fn new() -> Self {
+        Self { router: Router::new(), list: Vec::new() }
+    }
+
+    fn route(mut self, path: &'static str, route: Route) -> Self {
+        self.list.push((path, route.methods));
+        Self { router: self.router.route(path, route.handlers), ..self }
+    }
+
+    fn merge(mut self, mut other: Self) -> Self {
+        self.list.append(&mut other.list);
+        Self { router: self.router.merge(other.router), ..self }
+    }
+}
+
+fn agent_routes() -> Routes {
+    let process = Routes::new()
         .route("/v1/agent/self", get(agent::own))
         .route("/v1/agent/members", get(agent::members))
         .route("/v1/agent/version", get(agent::process::version))
@@ -51,9 +88,9 @@ fn agent_routes() -> Router<Arc<Shared>> {
     process.merge(agent_service_routes()).merge(agent_check_routes())
 }
 
-fn agent_service_routes() -> Router<Arc<Shared>> {
+fn agent_service_routes() -> Routes {
     use agent::{health, maintenance, services};
-    Router::new()
+    Routes::new()
         .route("/v1/agent/services", get(services::list))
         .route("/v1/agent/service/{id}", get(services::get))
         .route("/v1/agent/service/register", put(services::register))
@@ -66,9 +103,9 @@ fn agent_service_routes() -> Router<Arc<Shared>> {
         .route("/v1/agent/health/service/name/{name}", get(health::by_name))
 }
 
-fn agent_check_routes() -> Router<Arc<Shared>> {
+fn agent_check_routes() -> Routes {
     use agent::checks;
-    Router::new()
+    Routes::new()
         .route("/v1/agent/checks", get(checks::list))
         .route("/v1/agent/check/register", put(checks::register))
         .route("/v1/agent/check/deregister/{id}", put(checks::deregister))
@@ -78,9 +115,9 @@ fn agent_check_routes() -> Router<Arc<Shared>> {
         .route("/v1/agent/check/update/{id}", put(checks::update))
 }
 
-fn catalog_routes() -> Router<Arc<Shared>> {
+fn catalog_routes() -> Routes {
     let no_name = || get(|| async { ApiError::bad_request("Missing service name") });
-    Router::new()
+    Routes::new()
         .route("/v1/catalog/datacenters", get(catalog::datacenters))
         .route("/v1/catalog/nodes", get(catalog::nodes))
         .route("/v1/catalog/services", get(catalog::services))
@@ -107,7 +144,7 @@ fn catalog_routes() -> Router<Arc<Shared>> {
         .route("/v1/health/state/{state}", get(health::state))
 }
 
-fn connect_routes() -> Router<Arc<Shared>> {
+fn connect_routes() -> Routes {
     let collection = routing::get(intentions::list).post(intentions::create);
     let entry = routing::get(config_entries::get).delete(config_entries::delete);
     let configuration = routing::get(configuration::get).put(configuration::put);
@@ -116,7 +153,7 @@ fn connect_routes() -> Router<Arc<Shared>> {
     let by_id = routing::get(intentions::get).put(intentions::update).delete(intentions::delete);
     let exact =
         routing::get(intentions::get_exact).put(intentions::put_exact).delete(intentions::delete_exact);
-    Router::new()
+    Routes::new()
         .route("/v1/connect/intentions", allow("OPTIONS,GET,POST", collection))
         .route("/v1/connect/intentions/match", get(intentions::matching))
         .route("/v1/connect/intentions/check", get(intentions::check))
@@ -133,10 +170,10 @@ fn connect_routes() -> Router<Arc<Shared>> {
         .route("/v1/agent/connect/ca/roots", get(connect::agent_roots))
 }
 
-fn kv_routes() -> Router<Arc<Shared>> {
+fn kv_routes() -> Routes {
     let root = routing::get(kv::get_root).put(kv::no_key).delete(kv::delete_root);
     let key = routing::get(kv::get).put(kv::put).delete(kv::delete);
-    Router::new()
+    Routes::new()
         .route("/v1/kv/", allow("OPTIONS,GET,PUT,DELETE", root))
         .route("/v1/kv/{*key}", allow("OPTIONS,GET,PUT,DELETE", key))
         .route("/v1/session/create", put(session::create))
@@ -152,9 +189,10 @@ fn kv_routes() -> Router<Arc<Shared>> {
         .route("/v1/txn", put(txn::run))
 }
 
-fn weft_routes() -> Router<Arc<Shared>> {
+fn weft_routes() -> Routes {
     let bans = routing::get(bans::list).post(bans::add).delete(bans::remove);
-    Router::new()
+    let api_tokens = routing::get(tokens::list).post(tokens::create);
+    Routes::new()
         .route("/v1/weft/status", get(weft::status))
         .route("/v1/weft/services", get(weft::services))
         .route("/v1/weft/proxies", get(weft::proxies))
@@ -164,6 +202,11 @@ fn weft_routes() -> Router<Arc<Shared>> {
         .route("/v1/weft/ca/import", allow("OPTIONS,POST", routing::post(ca::import)))
         .route("/v1/weft/ca/csr", allow("OPTIONS,POST", routing::post(ca::request)))
         .route("/v1/weft/ca/install", allow("OPTIONS,POST", routing::post(ca::install)))
+        .route("/v1/weft/api-tokens", allow("OPTIONS,GET,POST", api_tokens))
+        .route(
+            "/v1/weft/api-tokens/{accessor}",
+            allow("OPTIONS,DELETE", routing::delete(tokens::revoke)),
+        )
         .route("/v1/weft/tokens", allow("OPTIONS,POST", routing::post(weft::create_token)))
         .route("/v1/weft/bans", allow("OPTIONS,GET,POST,DELETE", bans))
 }
@@ -185,14 +228,56 @@ where
 }
 
 /// Answers `OPTIONS` and refuses all other methods in Consul's words.
-fn allow(methods: &'static str, route: Route) -> Route {
+fn allow(methods: &'static str, handlers: Handlers) -> Route {
     let allow = [(header::ALLOW, HeaderValue::from_static(methods))];
     let refusal = allow.clone();
-    route.options(|| async move { (allow, ()).into_response() }).fallback(
+    let handlers = handlers.options(|| async move { (allow, ()).into_response() }).fallback(
         move |method: Method| -> std::future::Ready<Response> {
             let text = format!("method {method} not allowed");
             let refused = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text);
             std::future::ready((refusal, refused).into_response())
         },
-    )
+    );
+    Route { methods, handlers }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::access::routes::{Rule, TABLE, rule};
+
+    /// The routes that other modules lend: health and metrics.
+    const LENT: [&str; 5] = ["/", "/health/live", "/health/ready", "/health/startup", "/metrics"];
+
+    #[test]
+    fn every_route_needs_something_that_is_known() {
+        let mut routes = BTreeSet::new();
+        for (path, methods) in listing() {
+            for method in methods.split(',').filter(|method| *method != "OPTIONS") {
+                assert!(rule(path, method).is_some(), "{method} {path} is not in the table of access");
+                routes.insert((path, method));
+            }
+        }
+        assert!(routes.len() > 90, "only {} routes were found", routes.len());
+        // Taken because some clients send it, and not told by `OPTIONS`, as Consul does not.
+        routes.insert(("/v1/agent/connect/authorize", "PUT"));
+        for row in TABLE.iter().filter(|row| !LENT.contains(&row.path)) {
+            assert!(routes.contains(&(row.path, row.method)), "{} {} is no route", row.method, row.path);
+        }
+    }
+
+    /// A change is what is neither a read nor a question; reads that change give out identities.
+    #[test]
+    fn every_write_is_a_change_unless_it_only_asks() {
+        let differs = |row: &&Rule| row.changes != (row.method != "GET");
+        let paths: BTreeSet<&str> = TABLE.iter().filter(differs).map(|row| row.path).collect();
+        let known = [
+            "/v1/agent/connect/authorize",
+            "/v1/agent/connect/ca/leaf/",
+            "/v1/agent/connect/ca/leaf/{name}",
+        ];
+        assert_eq!(paths, BTreeSet::from(known));
+    }
 }

@@ -13,68 +13,68 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
-use super::guard::Ends;
+use super::gate::Peer;
 use super::leaf::Leaves;
 use super::limits::{
     ACCEPT_PAUSE, DRAIN_DEADLINE, HEADER_DEADLINE, MAX_ACCEPT_PAUSE, MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_PEER, MAX_HEAD_BYTES, MIN_GZIP_BYTES, WRITE_STALL,
 };
+use super::listen::{Listen, Listener, Raw};
 use super::stall::WriteStall;
 use super::{ApiState, Shared, routes};
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the HTTP API cannot listen on {address}: {source}; choose another --http-addr or stop what uses it"
+    "the HTTP API cannot listen on {address}: {source}; choose another address or stop what uses it"
 )]
 pub struct BindError {
-    pub address: SocketAddr,
+    pub address: String,
     pub source: io::Error,
 }
 
 /// A bound HTTP API that does not serve yet: its addresses are known, connections queue up.
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listeners: Vec<Listener>,
+    addresses: Vec<Option<SocketAddr>>,
     router: Router,
     draining: watch::Sender<bool>,
 }
 
 impl Server {
-    /// Binds every address; port 0 picks a free one.
+    /// Binds every place.
     ///
     /// # Errors
-    /// When one of the addresses cannot be bound.
-    pub async fn bind(addresses: &[SocketAddr], state: ApiState) -> Result<Self, BindError> {
-        let mut listeners = Vec::with_capacity(addresses.len());
-        let mut bound = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            let fail = |source| BindError { address: *address, source };
-            let listener = TcpListener::bind(address).await.map_err(fail)?;
-            bound.push(listener.local_addr().map_err(fail)?);
+    /// When one of them cannot be bound.
+    pub async fn bind(places: &[Listen], state: ApiState) -> Result<Self, BindError> {
+        let mut listeners = Vec::with_capacity(places.len());
+        let mut addresses = Vec::with_capacity(places.len());
+        for place in places {
+            let fail = |source| BindError { address: place.to_string(), source };
+            let listener = Listener::bind(place).await.map_err(fail)?;
+            addresses.push(listener.local_addr().map_err(fail)?);
             listeners.push(listener);
         }
         let (draining, watch) = watch::channel(false);
         let shared = Shared {
             state,
-            bound: bound.clone(),
+            bound: addresses.iter().copied().flatten().collect(),
             draining: watch,
             leaves: Leaves::default(),
             writes: Mutex::new(()),
         };
-        Ok(Self { listeners, addresses: bound, router: routes::router(shared), draining })
+        Ok(Self { listeners, addresses, router: routes::router(shared), draining })
     }
 
-    /// What was bound, in the order asked for.
+    /// The addresses that were bound, in the order asked for; a UNIX socket has none.
     #[must_use]
-    pub fn local_addrs(&self) -> &[SocketAddr] {
+    pub fn local_addrs(&self) -> &[Option<SocketAddr>] {
         &self.addresses
     }
 
@@ -108,7 +108,7 @@ struct Context {
 }
 
 /// Accepts until the drain begins, then waits for its connections, at most [`DRAIN_DEADLINE`].
-async fn accept_loop(listener: TcpListener, context: Context) {
+async fn accept_loop(listener: Listener, context: Context) {
     let mut connections = JoinSet::new();
     let mut draining = context.draining.clone();
     let mut drain = pin!(begun(&mut draining));
@@ -121,16 +121,16 @@ async fn accept_loop(listener: TcpListener, context: Context) {
             accepted = accept(&listener, &context.slots) => accepted,
         };
         match accepted {
-            Ok((stream, peer, slot)) => {
+            Ok((raw, peer, slot)) => {
                 pause = ACCEPT_PAUSE;
-                let Some(place) = context.peers.enter(peer.ip()) else {
+                let Some(place) = context.peers.enter(peer) else {
                     tracing::debug!(%peer, limit = MAX_CONNECTIONS_PER_PEER, "too many connections");
                     continue;
                 };
                 let (router, draining) = (context.router.clone(), context.draining.clone());
                 connections.spawn(async move {
                     let _held = (slot, place);
-                    serve_connection(stream, peer, router, draining).await;
+                    serve_connection(raw, peer, router, draining).await;
                 });
             }
             Err(fault) if is_about_one_connection(&fault) => {}
@@ -153,13 +153,10 @@ async fn accept_loop(listener: TcpListener, context: Context) {
 type Slot = tokio::sync::OwnedSemaphorePermit;
 
 /// Takes a slot first: without one, callers wait in the kernel's backlog.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, Slot)> {
+async fn accept(listener: &Listener, slots: &Arc<Semaphore>) -> io::Result<(Raw, Peer, Slot)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, slot))
+    let (raw, peer) = listener.accept().await?;
+    Ok((raw, peer, slot))
 }
 
 /// Faults of a connection that was gone before it was accepted say nothing about the next.
@@ -172,23 +169,19 @@ fn next_pause(pause: Duration) -> Duration {
     (pause * 2).min(MAX_ACCEPT_PAUSE)
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    mut draining: watch::Receiver<bool>,
-) {
-    let Ok(local) = stream.local_addr() else {
-        return; // closed already
+async fn serve_connection(raw: Raw, peer: Peer, router: Router, mut draining: watch::Receiver<bool>) {
+    let (stream, ends) = match raw.open(peer).await {
+        Ok(opened) => opened,
+        Err(fault) => {
+            tracing::debug!(%peer, %fault, "HTTP connection refused");
+            return;
+        }
     };
-    // Small answers must not wait for the peer's delayed acknowledgement.
-    let _best_effort = stream.set_nodelay(true);
-    let ends = Ends { peer, local };
     // Around all routes at once: a layer of the router would cost each waiting query an allocation.
     let zipping = CompressionLayer::new().compress_when(SizeAbove::new(MIN_GZIP_BYTES));
     let router = zipping.layer(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ends);
+        request.extensions_mut().insert(ends.clone());
         router.clone().oneshot(request)
     });
     let io = TokioIo::new(WriteStall::new(stream, WRITE_STALL));
@@ -215,17 +208,20 @@ async fn begun(draining: &mut watch::Receiver<bool>) {
     drop(draining.wait_for(|draining| *draining).await);
 }
 
-/// Counts connections by peer address, so that one host cannot take all slots. Loopback is not
-/// counted: everybody on the machine shares it.
+/// Counts connections by peer address, so that one host cannot take all slots. This machine is not
+/// counted: everybody on it shares its addresses.
 #[derive(Default)]
 struct Peers {
     counts: StdMutex<HashMap<IpAddr, usize>>,
 }
 
 impl Peers {
-    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
-        let peer = peer.to_canonical();
-        if !peer.is_loopback() {
+    fn enter(self: &Arc<Self>, peer: Peer) -> Option<Place> {
+        let counted = match peer {
+            Peer::Tcp(address) => Some(address.ip().to_canonical()).filter(|ip| !ip.is_loopback()),
+            Peer::User(_) => None,
+        };
+        if let Some(peer) = counted {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             let count = counts.entry(peer).or_default();
             if *count >= MAX_CONNECTIONS_PER_PEER {
@@ -233,23 +229,24 @@ impl Peers {
             }
             *count += 1;
         }
-        Some(Place { peers: Arc::clone(self), peer })
+        Some(Place { peers: Arc::clone(self), counted })
     }
 }
 
 /// A connection's place in the count; leaving is dropping it.
 struct Place {
     peers: Arc<Peers>,
-    peer: IpAddr,
+    counted: Option<IpAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let Some(peer) = self.counted else { return };
         let mut counts = self.peers.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.peer) {
+        if let Some(count) = counts.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.peer);
+                counts.remove(&peer);
             }
         }
     }
@@ -262,10 +259,11 @@ mod tests {
     #[test]
     fn a_peer_gets_its_share_and_gives_it_back() {
         let peers = Arc::new(Peers::default());
-        let remote = "192.0.2.1".parse().unwrap();
+        let tcp = |ip: &str| Peer::Tcp((ip.parse::<IpAddr>().unwrap(), 1).into());
+        let remote = tcp("192.0.2.1");
         let held: Vec<_> = (0..MAX_CONNECTIONS_PER_PEER).map(|_| peers.enter(remote).unwrap()).collect();
         assert!(peers.enter(remote).is_none());
-        assert!(peers.enter("192.0.2.2".parse().unwrap()).is_some());
+        assert!(peers.enter(tcp("192.0.2.2")).is_some());
         drop(held);
         assert!(peers.counts.lock().unwrap().is_empty());
         assert!(peers.enter(remote).is_some());
@@ -275,7 +273,7 @@ mod tests {
     fn loopback_is_not_counted() {
         let peers = Arc::new(Peers::default());
         let all: Vec<_> = (0..=MAX_CONNECTIONS_PER_PEER)
-            .map(|_| peers.enter("::ffff:127.0.0.1".parse().unwrap()))
+            .map(|_| peers.enter(Peer::Tcp("[::ffff:127.0.0.1]:1".parse().unwrap())))
             .collect();
         assert!(all.iter().all(Option::is_some));
         assert!(peers.counts.lock().unwrap().is_empty());

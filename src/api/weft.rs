@@ -4,19 +4,20 @@ use std::time::SystemTime;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::body::JsonBytes;
 use super::catalog::service_name;
 use super::decode::Fields;
 use super::error::ApiError;
-use super::guard::Ends;
+use super::gate::Caller;
 use super::json::weft::{
     CheckCounts, PositionJson, Proxy, ProxyCounts, RuleJson, ServiceSummary, Status, TokenReply,
     VerdictJson,
 };
 use super::query::Params;
+use super::tokens::on_this_machine;
 use super::{App, Shared, reply};
 use crate::catalog::HealthEntry;
 use crate::catalog::proxies::ProxyStatus;
@@ -165,19 +166,14 @@ fn verdict_json(source: &ServiceName, destination: &ServiceName, verdict: &Verdi
     }
 }
 
-/// Makes an enrolment token. Only for callers on this machine: a token is as good as an identity.
+/// Makes an enrolment token, which is as good as an identity.
 pub(super) async fn create_token(
     State(app): App,
-    Extension(ends): Extension<Ends>,
+    Extension(caller): Extension<Caller>,
     params: Params,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, ApiError> {
-    if !ends.peer.ip().to_canonical().is_loopback() {
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "Tokens are made only for callers on the server's own machine; run `weft token create` there",
-        ));
-    }
+    on_this_machine(&caller)?;
     let fields = Fields::parse(&body, &["services", "ttl", "uses"])?;
     let names = fields.list("services")?.unwrap_or_default();
     let services = names.into_iter().map(service_name).collect::<Result<_, _>>()?;

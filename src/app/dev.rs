@@ -130,6 +130,9 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
             )));
         }
     }
+    if settings.files.agent.require_token == Some(true) {
+        tracing::warn!("`weft dev` asks nobody for a token; what `acl` says counts for `weft server`");
+    }
     let names = server::names(&settings.files.agent.dns)?;
     Ok(server::Settings {
         definitions: settings.files.definitions.clone(),
@@ -138,7 +141,8 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         agent: settings.files.agent.clone(),
         data_dir: None,
         ca_key_file: None,
-        http: settings.http,
+        http: settings.http.into(),
+        https: None,
         grpc: settings.grpc,
         bundle: None,
         dns: settings.dns.map(|address| DnsSettings { address, names }),
@@ -149,6 +153,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         leaf_ttl: settings.leaf_ttl,
         default_action: settings.default_action,
         allowed_hosts: Vec::new(),
+        access: server::AccessSettings::default(),
         dev: true,
         next_free_ports: settings.next_free_ports,
     })

@@ -18,6 +18,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::access::AccessError;
+use crate::access::audit::AuditError;
 use crate::agent::AgentError;
 use crate::api;
 use crate::ca::CaError;
@@ -29,6 +31,7 @@ use crate::etcd::EtcdError;
 use crate::kv::KvError;
 use crate::model::NameError;
 use crate::store::StoreError;
+use crate::tls::files::FileError;
 use crate::workload::WorkloadError;
 
 /// Why a process could not start or had to stop. Each ends in one message and an exit code.
@@ -58,6 +61,12 @@ pub enum AppError {
     Etcd(#[from] EtcdError),
     #[error(transparent)]
     Ca(#[from] CaError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Tls(#[from] FileError),
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]

@@ -1,8 +1,11 @@
 //! The control plane of one process: store, catalog, CA, checks, gRPC port, HTTP API and DNS.
 
+mod access;
 mod checks;
 mod declared;
 mod etcd;
+mod https;
+mod listen;
 mod metrics;
 mod names;
 mod own;
@@ -17,8 +20,12 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 
+pub use self::access::AccessSettings;
+use self::access::Keeper;
 use self::checks::Checks;
 use self::etcd::Etcd;
+pub use self::https::Https;
+pub use self::listen::HttpPlace;
 use self::metrics::{CountedStore, Sources, count_events};
 pub use self::names::{DnsSettings, names};
 pub use self::reload::ReloadError;
@@ -55,7 +62,9 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// What the private keys of the authority are encrypted with at rest.
     pub ca_key_file: Option<PathBuf>,
-    pub http: SocketAddr,
+    pub http: HttpPlace,
+    /// The HTTP API over TLS.
+    pub https: Option<Https>,
     pub grpc: SocketAddr,
     /// Where other trust domains read the trust bundle. `None` opens no such port.
     pub bundle: Option<SocketAddr>,
@@ -71,6 +80,7 @@ pub struct Settings {
     pub default_action: Action,
     /// Further host names by which the HTTP API may be called.
     pub allowed_hosts: Vec<String>,
+    pub access: AccessSettings,
     /// No token is needed to enrol from loopback.
     pub dev: bool,
     /// Ports that are taken move to the next free one.
@@ -80,7 +90,9 @@ pub struct Settings {
 /// Addresses a server listens on.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
+    /// Port 0 when the API in plain text has a UNIX socket instead.
     pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
     pub grpc: SocketAddr,
     pub bundle: Option<SocketAddr>,
     pub dns: Option<SocketAddr>,
@@ -120,7 +132,9 @@ impl Server {
         let catalog = Catalog::open(Arc::clone(&store), catalog_settings(&settings)).await?;
         let ca = Ca::open_in(Arc::clone(&store), ca_settings(&settings), custody).await?;
         count_events(&ca, &metrics);
-        let http = free(settings.http, "the HTTP API", settings.next_free_ports)?;
+        let keeper = Keeper::open(&store, &settings).await?;
+        let audit = keeper.audit();
+        let places = listen::places(&settings, keeper.tls())?;
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
         let mut grpc =
             control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
@@ -145,18 +159,21 @@ impl Server {
         };
         let reader = metrics::reader(sources);
         metrics.read_with(&reader);
-        let mut state = ApiState::new(catalog.clone(), ca.clone(), kv, decoders());
-        let reloader = Arc::new(reloader(&settings, &store, &catalog, dns.as_ref()));
+        let mut state =
+            ApiState::new(catalog.clone(), ca.clone(), kv, keeper.access().clone(), decoders());
+        let reloader = Arc::new(reloader(&settings, (&store, &catalog), keeper, dns.as_ref()));
         let leaving = Arc::new(Notify::new());
         state.operations = operations(&reloader, &leaving);
         state.metrics = metrics.clone();
         state.grpc = Some(grpc.local_addr());
         adapt(&mut state, &settings);
+        state.audit = access::audited(&grpc, audit);
         state.routes = admin::router(readiness.clone(), metrics.registry());
         let edges = grpc.edges();
-        let api = api::Server::bind(&[http], state).await?;
+        let api = api::Server::bind(&places, state).await?;
         let bound = Bound {
-            http: api.local_addrs().first().copied().unwrap_or(http),
+            http: api.local_addrs().first().copied().flatten().unwrap_or(listen::NOWHERE),
+            https: api.local_addrs().get(1).copied().flatten(),
             grpc: grpc.local_addr(),
             bundle: grpc.bundle_addr(),
             dns: dns.as_ref().map(dns::Server::local_addr),
@@ -166,7 +183,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (tasks, ports) = Ports { grpc, api, dns, etcd }.serve(checks, &stopped);
         starting.done();
-        tracing::info!(http = %bound.http, grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
+        tracing::info!(http = %settings.http.bound(bound.http), https = bound.https.map(tracing::field::display), grpc = %bound.grpc, dns = bound.dns.map(tracing::field::display), trust_domain = %ca.trust_domain(), "server is ready");
         Ok(Self {
             bound,
             catalog,
@@ -276,8 +293,8 @@ impl Ports {
 
 fn reloader(
     settings: &Settings,
-    store: &Arc<dyn Store>,
-    catalog: &Catalog,
+    (store, catalog): (&Arc<dyn Store>, &Catalog),
+    keeper: Keeper,
     dns: Option<&dns::Server>,
 ) -> Reloader {
     Reloader {
@@ -285,6 +302,7 @@ fn reloader(
         agent: settings.agent.clone(),
         store: Arc::clone(store),
         catalog: catalog.clone(),
+        keeper,
         dns: dns.map(dns::Server::tuner),
         alone: Mutex::new(()),
     }

@@ -11,8 +11,9 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::address::{Address, Env, variable};
+use super::address::{Address, Endpoint, Env, variable};
 use super::error::{CliError, Fault};
+use super::tls::Tls;
 
 /// Longest token file that is read.
 const MAX_TOKEN_BYTES: u64 = 4096;
@@ -32,8 +33,8 @@ pub(super) struct Flags {
     pub(super) token_file: Option<String>,
     pub(super) datacenter: Option<String>,
     pub(super) stale: bool,
-    /// Flags about TLS, by name.
-    pub(super) tls: Vec<&'static str>,
+    /// Flags about TLS, with their values.
+    pub(super) tls: Vec<(&'static str, String)>,
     /// Flags that choose a namespace or partition, with their values.
     pub(super) tenancy: Vec<(&'static str, String)>,
 }
@@ -41,6 +42,8 @@ pub(super) struct Flags {
 /// All that a client needs.
 pub(super) struct Access {
     pub(super) address: Address,
+    /// When the address speaks it.
+    pub(super) tls: Option<Tls>,
     pub(super) token: Option<String>,
     /// Value of the Authorization header.
     pub(super) authorization: Option<String>,
@@ -52,10 +55,13 @@ pub(super) struct Access {
 
 impl Access {
     /// # Errors
-    /// When an address or a token file cannot be used, or TLS is asked for.
+    /// When an address, a token file or a file of TLS cannot be used.
     pub(super) fn resolve(flags: &Flags, env: Env<'_>) -> Result<Self, CliError> {
         let address = Address::resolve(flags.http_addr.as_deref(), env)?;
-        refuse_tls(env)?;
+        let tls = match &address.endpoint {
+            Endpoint::Tcp { host, tls: true, .. } => Some(Tls::resolve(&flags.tls, env, host)?),
+            _ => None,
+        };
         let authorization = variable(env, "HTTP_AUTH")
             .map(|(credentials, _)| format!("Basic {}", STANDARD.encode(credentials)));
         Ok(Self {
@@ -64,7 +70,8 @@ impl Access {
             authorization,
             datacenter: flags.datacenter.clone(),
             stale: flags.stale,
-            notes: notes(flags, env),
+            notes: notes(flags, env, tls.is_some()),
+            tls,
         })
     }
 }
@@ -100,26 +107,6 @@ fn read_token(file: &Path, source: &str) -> Result<String, CliError> {
     if token.is_empty() { Err(fault("it is empty".to_owned())) } else { Ok(token.to_owned()) }
 }
 
-/// To send a token in the clear when TLS was asked for would betray it.
-fn refuse_tls(env: Env<'_>) -> Result<(), CliError> {
-    let Some((value, name)) = variable(env, "HTTP_SSL") else { return Ok(()) };
-    match parse_bool(&value) {
-        Some(false) => Ok(()),
-        Some(true) => Err(CliError::new(
-            Fault::Usage,
-            "the HTTP API does not speak `https`",
-            format!("{name}={value}"),
-            "unset it, and reach the API on loopback or through a tunnel",
-        )),
-        None => Err(CliError::new(
-            Fault::Usage,
-            format!("`{value}` is neither true nor false"),
-            name,
-            "use true or false",
-        )),
-    }
-}
-
 /// Go's words.
 pub(super) fn parse_bool(word: &str) -> Option<bool> {
     match word {
@@ -129,9 +116,12 @@ pub(super) fn parse_bool(word: &str) -> Option<bool> {
     }
 }
 
-fn notes(flags: &Flags, env: Env<'_>) -> Vec<String> {
-    let mut tls: Vec<String> = flags.tls.iter().map(|name| format!("-{name}")).collect();
+fn notes(flags: &Flags, env: Env<'_>, speaks_tls: bool) -> Vec<String> {
+    let mut tls: Vec<String> = flags.tls.iter().map(|(name, _)| format!("-{name}")).collect();
     tls.extend(TLS.iter().filter_map(|name| variable(env, name)).map(|(_, name)| name));
+    if speaks_tls {
+        tls.clear();
+    }
     let mut tenants: Vec<(String, String)> =
         flags.tenancy.iter().map(|(name, value)| (format!("-{name}"), value.clone())).collect();
     tenants.extend(TENANCY.iter().filter_map(|name| variable(env, name)).map(|(v, name)| (name, v)));
@@ -139,7 +129,7 @@ fn notes(flags: &Flags, env: Env<'_>) -> Vec<String> {
     let tenants: Vec<String> =
         tenants.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     let lists = [
-        (tls, "the HTTP API does not speak TLS"),
+        (tls, "the address is not `https://`"),
         (tenants, "there is one namespace and one partition, `default`"),
     ];
     let named = lists.into_iter().filter(|(names, _)| !names.is_empty());
@@ -194,7 +184,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_named_once() {
         let flags = Flags {
-            tls: vec!["ca-file"],
+            tls: vec![("ca-file", "x".to_owned())],
             tenancy: vec![("namespace", "team".to_owned())],
             ..Flags::default()
         };
@@ -202,7 +192,7 @@ mod tests {
         assert_eq!(
             resolve(&flags, &env).unwrap().notes,
             [
-                "note: -ca-file, WEFT_CACERT have no effect: the HTTP API does not speak TLS",
+                "note: -ca-file, WEFT_CACERT have no effect: the address is not `https://`",
                 "note: -namespace=team has no effect: there is one namespace and one partition, `default`",
             ]
         );
@@ -210,10 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_refused_and_never_played_down() {
-        for value in ["true", "1", "yes"] {
-            let fault = resolve(&Flags::default(), &[("CONSUL_HTTP_SSL", value)]).err().unwrap();
-            assert_eq!(fault.fault, Fault::Usage, "{value}");
+    fn tls_that_cannot_be_had_is_an_error_and_never_played_down() {
+        let https = [("CONSUL_HTTP_SSL", "true")];
+        for more in [
+            ("CONSUL_HTTP_SSL_VERIFY", "false"),
+            ("CONSUL_CACERT", "/nonexistent/ca.pem"),
+            ("CONSUL_CLIENT_CERT", "/half.pem"),
+            ("CONSUL_TLS_SERVER_NAME", "not a name"),
+        ] {
+            let fault = resolve(&Flags::default(), &[https[0], more]).err().unwrap();
+            assert_eq!(fault.fault, Fault::Usage, "{more:?}");
         }
     }
 

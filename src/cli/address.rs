@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use super::access::parse_bool;
 use super::error::{CliError, Fault};
 
 /// Port of the HTTP API when an address names none.
 const DEFAULT_PORT: u16 = 8500;
+const DEFAULT_TLS_PORT: u16 = 8501;
 const DEFAULT: &str = "127.0.0.1:8500";
+const DEFAULT_TLS: &str = "127.0.0.1:8501";
 
 /// A variable of the environment by name; empty ones are not set.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -26,6 +29,7 @@ pub(super) enum Endpoint {
         /// Without brackets.
         host: String,
         port: u16,
+        tls: bool,
     },
     Unix(PathBuf),
 }
@@ -34,32 +38,37 @@ impl Address {
     /// The flag, `WEFT_HTTP_ADDR`, `CONSUL_HTTP_ADDR` or the default, in that order.
     ///
     /// # Errors
-    /// When the first that is set is neither `host:port`, with or without `http://`, nor
+    /// When the first that is set is neither `host:port`, with or without `http://` or `https://`, nor
     /// `unix:///path`.
     pub(super) fn resolve(flag: Option<&str>, env: Env<'_>) -> Result<Self, CliError> {
+        let ssl = wants_tls(env)?;
         if let Some(text) = flag {
-            return Self::parse(text, "--http-addr");
+            return Self::parse(text, "--http-addr", ssl);
         }
         match variable(env, "HTTP_ADDR") {
-            Some((text, name)) => Self::parse(&text, &name),
+            Some((text, name)) => Self::parse(&text, &name, ssl),
             None => {
-                Self::parse(DEFAULT, "default (no --http-addr, WEFT_HTTP_ADDR or CONSUL_HTTP_ADDR set)")
+                let source = "default (no --http-addr, WEFT_HTTP_ADDR or CONSUL_HTTP_ADDR set)";
+                Self::parse(if ssl { DEFAULT_TLS } else { DEFAULT }, source, ssl)
             }
         }
     }
 
-    fn parse(text: &str, source: &str) -> Result<Self, CliError> {
+    /// TLS that was asked for is spoken, whatever the scheme says.
+    fn parse(text: &str, source: &str, ssl: bool) -> Result<Self, CliError> {
         let refuse = |why: &str| {
             CliError::new(
                 Fault::Usage,
                 format!("`{text}` is not an address of the HTTP API: {why}"),
                 source,
-                "use host:port, http://host:port or unix:///path, such as 127.0.0.1:8500",
+                "use host:port, http://host:port, https://host:port or unix:///path, such as 127.0.0.1:8500",
             )
         };
-        let rest = match text.split_once("://") {
-            None => text,
-            Some(("http", rest)) => rest.strip_suffix('/').unwrap_or(rest),
+        let (rest, tls) = match text.split_once("://") {
+            None => (text, ssl),
+            Some((scheme @ ("http" | "https"), rest)) => {
+                (rest.strip_suffix('/').unwrap_or(rest), ssl || scheme == "https")
+            }
             Some(("unix", path)) if !path.is_empty() => {
                 return Ok(Self {
                     endpoint: Endpoint::Unix(PathBuf::from(path)),
@@ -81,11 +90,12 @@ impl Address {
             return Err(refuse("the host is missing or has a character that hosts cannot have"));
         }
         let port = match port.strip_prefix(':') {
+            None if port.is_empty() && tls => DEFAULT_TLS_PORT,
             None if port.is_empty() => DEFAULT_PORT,
             None => return Err(refuse("something else than a port follows the host")),
             Some(port) => port.parse().map_err(|_| refuse("the port is not a number up to 65535"))?,
         };
-        let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
+        let endpoint = Endpoint::Tcp { host: host.to_owned(), port, tls };
         Ok(Self { endpoint, source: source.to_owned() })
     }
 
@@ -93,8 +103,8 @@ impl Address {
     #[must_use]
     pub(super) fn authority(&self) -> String {
         match &self.endpoint {
-            Endpoint::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Endpoint::Tcp { host, port } => format!("{host}:{port}"),
+            Endpoint::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Endpoint::Tcp { host, port, .. } => format!("{host}:{port}"),
             Endpoint::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -103,10 +113,20 @@ impl Address {
     #[must_use]
     pub(super) fn url(&self) -> String {
         match &self.endpoint {
+            Endpoint::Tcp { tls: true, .. } => format!("https://{}", self.authority()),
             Endpoint::Tcp { .. } => format!("http://{}", self.authority()),
             Endpoint::Unix(path) => format!("unix://{}", path.display()),
         }
     }
+}
+
+/// To send a token in the clear when TLS was asked for would betray it.
+fn wants_tls(env: Env<'_>) -> Result<bool, CliError> {
+    let Some((value, name)) = variable(env, "HTTP_SSL") else { return Ok(false) };
+    parse_bool(&value).ok_or_else(|| {
+        let what = format!("`{value}` is neither true nor false");
+        CliError::new(Fault::Usage, what, name, "use true or false")
+    })
 }
 
 /// The value and the name of `WEFT_…` or, when that is not set, of `CONSUL_…`.
@@ -138,7 +158,13 @@ mod tests {
             (None, vec![(consul, "http://h:1")], ok("h:1", consul)),
             (None, vec![(consul, "h:1"), ("WEFT_HTTP_ADDR", "w:2")], ok("w:2", "WEFT_HTTP_ADDR")),
             (None, vec![("WEFT_HTTP_ADDR", ""), (consul, "h:1")], ok("h:1", consul)),
-            (Some("https://h:1"), vec![], Err(Fault::Usage)),
+            (Some("https://h:1"), vec![], ok("https://h:1", "--http-addr")),
+            (Some("https://h"), vec![], ok("https://h:8501", "--http-addr")),
+            (Some("http://h:1"), vec![("WEFT_HTTP_SSL", "true")], ok("https://h:1", "--http-addr")),
+            (Some("h:1"), vec![("CONSUL_HTTP_SSL", "1")], ok("https://h:1", "--http-addr")),
+            (Some("h:1"), vec![("CONSUL_HTTP_SSL", "false")], ok("h:1", "--http-addr")),
+            (Some("h:1"), vec![("CONSUL_HTTP_SSL", "yes")], Err(Fault::Usage)),
+            (Some("ftp://h:1"), vec![], Err(Fault::Usage)),
             (Some("unix:///run/x"), vec![], ok("unix:///run/x", "--http-addr")),
             (Some("unix://"), vec![], Err(Fault::Usage)),
             (Some("h:99999"), vec![], Err(Fault::Usage)),

@@ -61,6 +61,31 @@ pub struct ServerArgs {
     /// repeatable
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
+    /// Where the HTTP API is served over TLS 1.3 [default: no such port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub https_addr: Option<SocketAddr>,
+    /// Certificate chain of --https-addr, in PEM; read again on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub https_cert_file: Option<PathBuf>,
+    /// Its private key, in PEM, which nobody else may read
+    #[arg(long, value_name = "FILE")]
+    pub https_key_file: Option<PathBuf>,
+    /// Take clients with a certificate of this authority for operators; without --require-token, every
+    /// client needs one
+    #[arg(long, value_name = "FILE")]
+    pub https_client_ca_file: Option<PathBuf>,
+    /// Who may use the UNIX socket of --http-addr, in octal; 0660 lets its group in
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = socket_mode)]
+    pub http_socket_mode: u32,
+    /// Refuse requests to the HTTP API that have no token with the scope they need
+    #[arg(long)]
+    pub require_token: bool,
+    /// Holds the operator's token of the HTTP API, which may do everything; made when it is not there
+    #[arg(long, value_name = "FILE")]
+    pub api_token_file: Option<PathBuf>,
+    /// Write down every change made over the HTTP API, in lines that nobody can alter unnoticed
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -284,6 +309,13 @@ fn dev_leaf_ttl(text: &str) -> Result<Duration, String> {
     let ttl = duration::parse(text).map_err(|fault| fault.to_string())?;
     let allowed = SHORTEST_DEV_LEAF_TTL..=*LEAF_TTL.end();
     if allowed.contains(&ttl) { Ok(ttl) } else { Err("it must be between 10s and 720h".to_owned()) }
+}
+
+fn socket_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("write it in octal, such as 0600 or 0660".to_owned()),
+    }
 }
 
 fn upstream(text: &str) -> Result<UpstreamArg, String> {

@@ -11,8 +11,8 @@ use super::error::{CliError, Fault};
 use super::output::Style;
 use super::report::Report;
 use super::{
-    agent, ban, ca, catalog, config_entries, connect, info, instances, intention, kv, lock, maint,
-    members, proxies, register, services, status, token, wait, watch,
+    agent, api_token, ban, ca, catalog, config_entries, connect, info, instances, intention, kv, lock,
+    maint, members, proxies, register, services, status, token, wait, watch,
 };
 use crate::model::ServiceName;
 
@@ -50,6 +50,9 @@ pub(super) enum Question {
     /// Refuse certificates, and cut what is open with them
     #[command(subcommand)]
     Ban(ban::BanCommand),
+    /// Make, list and revoke tokens of the HTTP API
+    #[command(subcommand)]
+    ApiToken(api_token::ApiTokenCommand),
     /// Read and write the key-value store
     #[command(subcommand)]
     Kv(kv::KvCommand),
@@ -143,6 +146,7 @@ async fn answer(
         Question::Connect(command) => connect::run(client, command).await,
         Question::Token(command) => token::run(client, command).await,
         Question::Ban(command) => ban::run(client, command, style).await,
+        Question::ApiToken(command) => api_token::run(client, command, style).await,
         Question::Kv(command) => kv::run(client, command).await,
         Question::Lock(args) => lock::run(client, args, err).await,
         Question::Watch(args) => watch::run(client, args, err).await,

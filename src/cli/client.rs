@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 client for the API: one connection per request, with deadlines and a cap.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 
 use super::access::Access;
 use super::address::Endpoint;
 use super::call::{Call, DEADLINE};
 use super::error::{CliError, Fault};
 use super::output::printable;
+use super::tls::Tls;
 
 /// A server on this machine or in this room answers the handshake much sooner.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
@@ -122,6 +125,9 @@ impl Client {
         let request = self.request(call)?;
         let stream = match timeout(CONNECT_DEADLINE, self.connect()).await {
             Ok(Ok(stream)) => stream,
+            Ok(Err(fault)) if fault.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.untrusted(&fault));
+            }
             Ok(Err(fault)) => return Err(self.unreachable(&reason(&fault))),
             Err(_) => return Err(self.unreachable("no answer to the connection")),
         };
@@ -135,7 +141,16 @@ impl Client {
 
     async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         Ok(match &self.access.address.endpoint {
-            Endpoint::Tcp { host, port } => Box::new(TcpStream::connect((host.as_str(), *port)).await?),
+            Endpoint::Tcp { host, port, .. } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                match &self.access.tls {
+                    None => Box::new(stream),
+                    Some(Tls { config, name }) => {
+                        let connector = TlsConnector::from(Arc::clone(config));
+                        Box::new(connector.connect(name.clone(), stream).await?)
+                    }
+                }
+            }
             Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
         })
     }
@@ -227,6 +242,16 @@ impl Client {
         )
     }
 
+    /// The handshake failed, and nothing was sent.
+    fn untrusted(&self, fault: &io::Error) -> CliError {
+        CliError::new(
+            Fault::Permission,
+            format!("the TLS handshake with {} failed", self.url()),
+            fault.to_string(),
+            "name the authority of the server's certificate with WEFT_CACERT, and look at its names",
+        )
+    }
+
     fn too_late(&self, patience: Duration) -> CliError {
         CliError::new(
             Fault::Timeout,
@@ -251,7 +276,9 @@ impl Client {
                 fault.to_string(),
                 "check the port: the HTTP API is on 8500, gRPC on 8503",
             ),
-            Broken::Http(fault) => self.unreachable(&format!("the connection broke: {fault}")),
+            Broken::Http(fault) => {
+                self.unreachable(&format!("the connection broke: {}", innermost(fault)))
+            }
         }
     }
 }
@@ -274,6 +301,15 @@ impl Drop for Connection {
 enum Broken {
     Http(hyper::Error),
     Body(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is at the bottom of a fault: the alert of a server that wants a certificate, for instance.
+fn innermost(fault: &dyn std::error::Error) -> String {
+    let mut cause = fault;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn reason(fault: &io::Error) -> String {

@@ -5,6 +5,11 @@ use crate::agent::AgentError;
 use crate::app::AppError;
 use crate::etcd::EtcdError;
 
+fn of_access(what: String) -> CliError {
+    let next = "check the file that the message names; docs/access.md says what it has to be";
+    CliError::new(Fault::Local, what, "access to the HTTP API", next)
+}
+
 /// What failed, the evidence, and the next step.
 pub(super) fn explain(error: AppError) -> CliError {
     let what = error.to_string();
@@ -59,6 +64,7 @@ pub(super) fn explain(error: AppError) -> CliError {
             let next = "mend this, or start the sidecar without --workload-socket";
             CliError::new(Fault::Local, "no Workload API", what, next)
         }
+        AppError::Tls(_) | AppError::Audit(_) | AppError::Access(_) => of_access(what),
         AppError::Store(_) | AppError::Catalog(_) | AppError::Kv(_) | AppError::Ca(_) => {
             let next = "if the message names a file, check it and the disk; the log has more";
             CliError::new(Fault::Local, what, "the server's state", next)

@@ -7,8 +7,10 @@
 mod access;
 mod address;
 mod agent;
+mod api_token;
 pub mod args;
 mod ask;
+mod audit;
 mod ban;
 mod ca;
 mod call;
@@ -38,6 +40,7 @@ mod services;
 mod sources;
 mod status;
 mod suggest;
+mod tls;
 mod token;
 mod validate;
 mod wait;
@@ -71,9 +74,13 @@ Exit codes:
   6  timeout
 
 Environment:
-  WEFT_HTTP_ADDR        address of the HTTP API: host:port, http://host:port or unix:///path
+  WEFT_HTTP_ADDR        address of the HTTP API: host:port, http://…, https://… or unix:///path
   WEFT_HTTP_TOKEN_FILE  file with a token that is sent along with requests to the HTTP API
   WEFT_HTTP_TOKEN       the token itself
+  WEFT_HTTP_SSL         `true` speaks TLS, as an https:// address does
+  WEFT_CACERT           file with the authorities to believe; WEFT_CAPATH: directory of such files
+  WEFT_CLIENT_CERT, WEFT_CLIENT_KEY   certificate to show, and its key
+  WEFT_TLS_SERVER_NAME  name in the server's certificate, when it is not that of the address
   WEFT_HTTP_AUTH        user:password for a proxy before the HTTP API
   WEFT_GRPC_ADDR        where `proxy` and `run` find the control plane, when there is no --server
   CONSUL_HTTP_ADDR ...  the same for scripts written for Consul, when there is no WEFT_...
@@ -98,7 +105,7 @@ struct Cli {
 struct Global {
     /// The HTTP API: where commands find it, and where `server` and `dev` listen
     /// [default: 127.0.0.1:8500]
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT|unix:///PATH")]
     http_addr: Option<String>,
     /// How to print what was found
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
@@ -131,6 +138,9 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Check audit logs
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Keep an application's certificate in files
     #[command(subcommand)]
     Cert(cert::CertCommand),
@@ -199,6 +209,7 @@ fn execute(cli: &Cli, flags: &Flags, dialect: Dialect, stage: &mut Stage<'_>) ->
         Command::Cert(command) => {
             cert::run(command, style).map(|report| print(&report, cli, dialect, stage))
         }
+        Command::Audit(command) => audit::run(command).map(|report| print(&report, cli, dialect, stage)),
         Command::Version => version().map(|report| print(&report, cli, dialect, stage)),
         Command::Ask(question) => ask(question, flags, stage.env, style, stage.out, stage.err)
             .map(|report| print(&report, cli, dialect, stage)),

@@ -152,7 +152,12 @@ pub(super) fn listen_address(global: &Global) -> Result<SocketAddr, CliError> {
     let text = global.http_addr.as_deref().unwrap_or_default();
     text.parse().map_err(|_| {
         let what = format!("`{text}` is not an address to listen on");
-        CliError::new(Fault::Usage, what, "--http-addr", "use IP:PORT, such as 127.0.0.1:8500")
+        CliError::new(
+            Fault::Usage,
+            what,
+            "--http-addr",
+            "use IP:PORT, such as 127.0.0.1:8500; a server also takes unix:///PATH",
+        )
     })
 }
 

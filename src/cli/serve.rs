@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use super::Global;
 use super::args::{DnsAddr, ServerArgs};
-use super::error::{CliError, Exit};
+use super::error::{CliError, Exit, Fault};
 use super::failure::explain;
 use super::processes::{self, listen_address, log, node};
-use crate::app::server::{DnsSettings, Settings, names};
+use crate::app::server::{AccessSettings, DnsSettings, HttpPlace, Https, Settings, names};
 use crate::app::{AppError, process};
 use crate::config::{AgentKeys, Loaded, PortSetting};
 use crate::model::Action;
+use crate::tls::files::KeyFiles;
 
 const HTTP_PORT: u16 = 8500;
 const GRPC_PORT: u16 = 8503;
@@ -36,8 +37,8 @@ fn settings(
 ) -> Result<Settings, CliError> {
     let Loaded { definitions, node_checks, agent, .. } = loaded;
     let http = match global.http_addr {
-        Some(_) => listen_address(global)?,
-        None => http_address(&agent)?,
+        Some(_) => http_place(global, args)?,
+        None => HttpPlace::At(http_address(&agent)?),
     };
     let grpc = match args.grpc_addr {
         Some(address) => address,
@@ -51,6 +52,15 @@ fn settings(
                      or --memory to lose it at the end";
         return Err(explain(AppError::Usage(usage.to_owned())));
     }
+    let access = AccessSettings {
+        require_token: args.require_token || agent.require_token.unwrap_or(false),
+        token_file: args.api_token_file.clone(),
+        audit_log: args.audit_log.clone(),
+    };
+    if access.require_token && args.etcd_addr.is_some() {
+        let usage = "--etcd-addr opens a port that asks for no token; leave it or --require-token out";
+        return Err(explain(AppError::Usage(usage.to_owned())));
+    }
     let advertised = agent.advertise_addr.map(|address| address.to_string());
     Ok(Settings {
         definitions,
@@ -59,6 +69,7 @@ fn settings(
         data_dir,
         ca_key_file: args.ca_key_file.clone(),
         http,
+        https: https(args, &agent)?,
         grpc,
         bundle: args.bundle_addr,
         dns: dns.map(|address| DnsSettings { address, names }),
@@ -78,9 +89,49 @@ fn settings(
             .unwrap_or(Action::Deny),
         agent,
         allowed_hosts: args.allowed_host.clone(),
+        access,
         dev: false,
         next_free_ports: false,
     })
+}
+
+/// Where `--http-addr` says to listen: an address, or a UNIX socket.
+fn http_place(global: &Global, args: &ServerArgs) -> Result<HttpPlace, CliError> {
+    let text = global.http_addr.as_deref().unwrap_or_default();
+    match text.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => {
+            Ok(HttpPlace::Socket { path: PathBuf::from(path), mode: args.http_socket_mode })
+        }
+        Some(_) => {
+            let what = format!("`{text}` is not the path of a socket");
+            Err(CliError::new(Fault::Usage, what, "--http-addr", "use unix:///PATH, with three slashes"))
+        }
+        None => listen_address(global).map(HttpPlace::At),
+    }
+}
+
+/// The HTTPS port, when a flag or a file gives it an address.
+fn https(args: &ServerArgs, agent: &AgentKeys) -> Result<Option<Https>, CliError> {
+    let address = match (args.https_addr, agent.https_port) {
+        (Some(address), _) => address,
+        (None, Some(PortSetting::At(port))) => {
+            SocketAddr::new(agent.https_address.or(agent.client_addr).unwrap_or(LOOPBACK), port)
+        }
+        (None, Some(PortSetting::Off) | None) => return Ok(None),
+    };
+    let file = |flag: &Option<PathBuf>, key: &Option<PathBuf>| flag.as_ref().or(key.as_ref()).cloned();
+    let files = (
+        file(&args.https_cert_file, &agent.https.cert_file),
+        file(&args.https_key_file, &agent.https.key_file),
+    );
+    let (Some(certificate), Some(key)) = files else {
+        let usage = "HTTPS needs a certificate and its key: --https-cert-file and --https-key-file \
+                     (or tls.https in a file)";
+        return Err(explain(AppError::Usage(usage.to_owned())));
+    };
+    let from_file = agent.https.ca_file.clone().filter(|_| agent.https.verify_incoming == Some(true));
+    let client_ca = args.https_client_ca_file.clone().or(from_file);
+    Ok(Some(Https { address, keys: KeyFiles { certificate, key }, client_ca }))
 }
 
 /// Where files say that the HTTP API listens.

@@ -14,7 +14,7 @@ use crate::model::{ServiceName, duration};
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Print a new enrolment token; works on the server's own machine only
+    /// Print a new enrolment token; on the server's own machine, or with an API token for enrol:write
     Create(CreateArgs),
 }
 

@@ -33,7 +33,9 @@ use self::parser::Parsed;
 use self::report::{MAX_FAULTS, Origin, Report};
 use crate::model::{CheckDefinition, Definition, go_json};
 
-pub use self::decode::{AgentKeys, DnsKeys, PortSetting, RecursorStrategy, SoaKeys, ZoneKeys, ZoneKind};
+pub use self::decode::{
+    AgentKeys, DnsKeys, HttpsKeys, PortSetting, RecursorStrategy, SoaKeys, ZoneKeys, ZoneKind,
+};
 pub use self::diagnostic::{Code, Diagnostic, Severity};
 
 /// What diagnostics call the body of a request.

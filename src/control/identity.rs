@@ -12,10 +12,12 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
+use super::convert;
+use super::ledger::Ledger;
 use super::limits::{MAX_ENROLMENTS, MAX_RENEWALS, MAX_TOKEN_BYTES, SIGNING_QUEUE_TIMEOUT};
 use super::peer::{Peer, Proven};
 use super::rates::{Limit, Rates};
-use super::{convert, stopping};
+use super::stopping;
 use crate::ca::{Ca, CaError, Leaf};
 use crate::model::{Bans, JwtBundle, Serial, ServiceName};
 use crate::pb;
@@ -28,6 +30,7 @@ pub(super) struct Identity {
     slots: Arc<Slots>,
     rates: Arc<Rates>,
     stop: watch::Receiver<bool>,
+    ledger: Ledger,
 }
 
 type JwtKeys = Pin<Box<dyn Stream<Item = Result<pb::JwtKeys, Status>> + Send>>;
@@ -43,12 +46,12 @@ impl Identity {
         ca: Ca,
         dev: bool,
         bans: watch::Receiver<Arc<Bans>>,
-        rates: Arc<Rates>,
+        (rates, ledger): (Arc<Rates>, Ledger),
         stop: watch::Receiver<bool>,
     ) -> Self {
         let slots =
             Slots { enrolments: Semaphore::new(MAX_ENROLMENTS), renewals: Semaphore::new(MAX_RENEWALS) };
-        Self { ca, dev, bans, slots: Arc::new(slots), rates, stop }
+        Self { ca, dev, bans, slots: Arc::new(slots), rates, stop, ledger }
     }
 
     async fn first(&self, peer: &Peer, request: &pb::EnrolRequest) -> Result<Leaf, Status> {
@@ -107,15 +110,30 @@ impl Identity {
     }
 
     /// One more certificate of the caller's identity, for the application behind it.
-    async fn beside(&self, peer: &Peer, csr: &[u8]) -> Result<Leaf, Status> {
-        let (proven, _) = peer.service(SystemTime::now())?;
-        let enrolment = sidecars(&proven)?;
+    async fn beside(&self, proven: &Proven, csr: &[u8]) -> Result<Leaf, Status> {
+        let enrolment = sidecars(proven)?;
         convert::csr(csr)?;
         // It takes nothing from the renewals of the sidecar.
         let name = format!("application of {}", enrolment.as_deref().unwrap_or(proven.id.as_str()));
         self.rates.renew(&name, Instant::now()).map_err(too_often)?;
         let _slot = slot(&self.slots.renewals).await?;
         self.ca.issue_beside(&proven.id, &proven.serial, csr).map_err(|error| refusal(&error))
+    }
+
+    async fn next(&self, peer: &Peer, proven: &Proven, csr: &[u8]) -> Result<Leaf, Status> {
+        convert::csr(csr)?;
+        let enrolment = Serial::parse(&proven.serial).map(|serial| serial.enrolment.to_string());
+        let sidecar = enrolment.as_deref().unwrap_or(proven.id.as_str());
+        self.rates.renew(sidecar, Instant::now()).map_err(too_often)?;
+        let _slot = slot(&self.slots.renewals).await?;
+        let renewed = self.ca.renew(&proven.id, &proven.serial, csr).await;
+        renewed.map_err(|error| {
+            if let CaError::NotRenewed { enrolment, .. } = &error {
+                let (peer, id, serial) = (peer.address, &proven.id, &proven.serial);
+                tracing::error!(target: "weft::audit", %peer, %id, %serial, %enrolment, %error, "renewal refused");
+            }
+            refusal(&error)
+        })
     }
 
     fn certificate(&self, leaf: Leaf) -> pb::Certificate {
@@ -142,7 +160,9 @@ impl pb::identity_server::Identity for Identity {
     ) -> Result<Response<pb::Certificate>, Status> {
         let peer = Peer::of(&request)?;
         let request = request.into_inner();
-        match self.first(&peer, &request).await {
+        let first = self.first(&peer, &request).await;
+        self.ledger.enrolled(peer.address, &request.service, first.as_ref());
+        match first {
             Ok(leaf) => {
                 tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "enrolled");
                 Ok(Response::new(self.certificate(leaf)))
@@ -161,20 +181,9 @@ impl pb::identity_server::Identity for Identity {
     ) -> Result<Response<pb::Certificate>, Status> {
         let peer = Peer::of(&request)?;
         let (proven, _) = peer.service(SystemTime::now())?;
-        let csr = request.into_inner().csr;
-        convert::csr(&csr)?;
-        let enrolment = Serial::parse(&proven.serial).map(|serial| serial.enrolment.to_string());
-        let sidecar = enrolment.as_deref().unwrap_or(proven.id.as_str());
-        self.rates.renew(sidecar, Instant::now()).map_err(too_often)?;
-        let _slot = slot(&self.slots.renewals).await?;
-        let renewed = self.ca.renew(&proven.id, &proven.serial, &csr).await;
-        let leaf = renewed.map_err(|error| {
-            if let CaError::NotRenewed { enrolment, .. } = &error {
-                let (peer, id, serial) = (peer.address, &proven.id, &proven.serial);
-                tracing::error!(target: "weft::audit", %peer, %id, %serial, %enrolment, %error, "renewal refused");
-            }
-            refusal(&error)
-        })?;
+        let renewed = self.next(&peer, &proven, &request.into_inner().csr).await;
+        self.ledger.renewed(peer.address, &proven.id, renewed.as_ref());
+        let leaf = renewed?;
         tracing::debug!(id = %leaf.id, serial = %leaf.serial, "renewed");
         Ok(Response::new(self.certificate(leaf)))
     }
@@ -184,7 +193,10 @@ impl pb::identity_server::Identity for Identity {
         request: Request<pb::IssueRequest>,
     ) -> Result<Response<pb::Certificate>, Status> {
         let peer = Peer::of(&request)?;
-        let leaf = self.beside(&peer, &request.into_inner().csr).await?;
+        let (proven, _) = peer.service(SystemTime::now())?;
+        let issued = self.beside(&proven, &request.into_inner().csr).await;
+        self.ledger.issued(peer.address, &proven.id, issued.as_ref());
+        let leaf = issued?;
         tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "issued for an application");
         Ok(Response::new(self.certificate(leaf)))
     }

@@ -14,6 +14,7 @@ mod failure;
 mod flow;
 mod hello;
 mod identity;
+mod ledger;
 pub mod limits;
 mod material;
 mod mesh;
@@ -40,6 +41,8 @@ use tonic_health::server::{HealthReporter, HealthService};
 use self::accept::Port;
 use self::bundle::BundlePort;
 use self::edges::Edges;
+pub use self::ledger::Asked;
+use self::ledger::Ledger;
 use self::material::Material;
 use self::rates::Rates;
 use self::sessions::Sessions;
@@ -129,7 +132,8 @@ impl Server {
         let context = Context { catalog, ca, sessions, settings, stop: stopped };
         let context = Arc::new(context);
         let rates = Arc::new(Rates::new(Instant::now()));
-        let routes = routes(&context, &edges, &health, &rates)?;
+        let ledger = Ledger::default();
+        let routes = routes(&context, &edges, &health, (&rates, &ledger))?;
         Ok(Bound {
             listener,
             address,
@@ -142,6 +146,7 @@ impl Server {
             health,
             routes,
             rates,
+            ledger,
             tell: None,
         })
     }
@@ -160,6 +165,7 @@ pub struct Bound {
     health: HealthReporter,
     routes: Routes,
     rates: Arc<Rates>,
+    ledger: Ledger,
     tell: Option<answers::Tell>,
 }
 
@@ -226,6 +232,11 @@ impl Bound {
         self.rates.listen(tell);
     }
 
+    /// Calls `tell` with each certificate that was asked for. It must not block.
+    pub fn on_certificate(&self, tell: impl Fn(Asked) + Send + Sync + 'static) {
+        self.ledger.listen(tell);
+    }
+
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
     /// [`limits::SHUTDOWN_GRACE`]. Leases are left alone: the sidecars will be back.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
@@ -284,11 +295,11 @@ fn routes(
     context: &Arc<Context>,
     edges: &Edges,
     health: &HealthReporter,
-    rates: &Arc<Rates>,
+    (rates, ledger): (&Arc<Rates>, &Ledger),
 ) -> Result<Routes, ControlError> {
-    let (bans, rates) = (context.catalog.bans(), Arc::clone(rates));
+    let (bans, told) = (context.catalog.bans(), (Arc::clone(rates), ledger.clone()));
     let (ca, stop) = (context.ca.clone(), context.stop.clone());
-    let identity = identity::Identity::new(ca, context.settings.dev, bans, rates, stop);
+    let identity = identity::Identity::new(ca, context.settings.dev, bans, told, stop);
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
     let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;

@@ -11,6 +11,7 @@ pub mod deadlines;
 pub mod drain;
 pub mod handover;
 pub mod limits;
+pub mod local;
 pub mod memory;
 pub mod rng;
 pub mod seats;

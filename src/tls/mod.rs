@@ -4,6 +4,7 @@
 //! goes through `verify`; nothing is ever resumed; an [`Identity`] exists only if its parts fit.
 
 mod bans;
+pub mod files;
 mod identity;
 mod key;
 mod leaf;

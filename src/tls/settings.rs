@@ -18,7 +18,7 @@ use super::provider::{VERSIONS, provider};
 use super::verify::ServerVerifier;
 
 /// Why rustls cannot refuse the settings: it only checks that suites and groups exist for each version.
-const FITS: &str = "the provider has suites and groups for TLS 1.3";
+pub(super) const FITS: &str = "the provider has suites and groups for TLS 1.3";
 
 /// A chain and its key (PKCS#8), which must fit its leaf.
 pub(super) fn certified_key(chain: Vec<Vec<u8>>, key: &[u8]) -> Result<Arc<CertifiedKey>, TlsError> {

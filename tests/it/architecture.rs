@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every module of `src`, and the modules it may use. Same module is always allowed.
-const TABLE: [(&str, &[&str]); 21] = [
+const TABLE: [(&str, &[&str]); 22] = [
     ("model", &[]),
     ("pb", &["model"]),
     ("net", &["model"]),
@@ -20,7 +20,8 @@ const TABLE: [(&str, &[&str]); 21] = [
     ("ca", &["store", "model"]),
     ("etcd", &["store", "catalog", "model", "net", "pb"]),
     ("control", &["catalog", "ca", "model", "net", "tls", "pb"]),
-    ("api", &["catalog", "ca", "kv", "model", "net", "telemetry"]),
+    ("access", &["store", "model"]),
+    ("api", &["access", "catalog", "ca", "kv", "model", "net", "telemetry"]),
     ("dns", &["catalog", "model", "net", "telemetry"]),
     ("tls", &["model", "net"]),
     ("agent", &["tls", "model", "net", "pb"]),

@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use weft::api::{ApiState, Server};
+use weft::access::Access;
+use weft::api::{ApiState, Listen, Server};
 use weft::ca::{self, Ca};
 use weft::catalog::{self, Catalog};
 use weft::kv::Kv;
@@ -62,9 +63,10 @@ impl Api {
         };
         let custody = ca::Custody { settle: Duration::ZERO, ..ca::Custody::default() };
         let ca = Ca::open_in(Arc::clone(&store), settings, custody).await.unwrap();
-        let kv = Kv::open(store, catalog.clone()).await.unwrap();
+        let kv = Kv::open(Arc::clone(&store), catalog.clone()).await.unwrap();
+        let access = Access::new(store, false);
         let clock = Arc::new(Touches::default());
-        let mut state = ApiState::new(catalog.clone(), ca, kv, weft::app::server::decoders());
+        let mut state = ApiState::new(catalog.clone(), ca, kv, access, weft::app::server::decoders());
         let told = Arc::clone(&clock);
         catalog.on_report(move |taken| {
             let weft::model::CheckReport { id, status, output } = taken.report.clone();
@@ -73,8 +75,8 @@ impl Api {
         state.allowed_hosts = vec!["mesh.test".to_owned()];
         state.routes = axum::Router::new().route("/metrics", axum::routing::get(|| async { "up 1\n" }));
         adapt(&mut state);
-        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()], state).await.unwrap();
-        let address = server.local_addrs()[0];
+        let server = Server::bind(&[Listen::Tcp("127.0.0.1:0".parse().unwrap())], state).await.unwrap();
+        let address = server.local_addrs()[0].unwrap();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _gone = stopped.await;

@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::cast_possible_truncation, reason = "patterns of bytes are cut on purpose")]
 
+mod access;
 mod api;
 mod architecture;
 mod bans;

@@ -51,7 +51,8 @@ fn settings() -> server::Settings {
         agent: weft::config::AgentKeys::default(),
         data_dir: None,
         ca_key_file: None,
-        http: ANY,
+        http: ANY.into(),
+        https: None,
         grpc: ANY,
         bundle: Some(ANY),
         dns: Some(DnsSettings { address: ANY, names }),
@@ -62,6 +63,7 @@ fn settings() -> server::Settings {
         leaf_ttl: Duration::from_secs(3600),
         default_action: Action::Allow,
         allowed_hosts: Vec::new(),
+        access: server::AccessSettings::default(),
         dev: true,
         next_free_ports: false,
     }

@@ -67,7 +67,7 @@ pub(in crate::api) fn agent_self(facts: &SelfFacts<'_>) -> Value {
 
 /// One of `agent/members`.
 pub(in crate::api) fn member(facts: &SelfFacts<'_>) -> Value {
-    let port = facts.http.first().map_or(-1, |address| i32::from(address.port()));
+    let port = facts.http.first().map_or(0, SocketAddr::port);
     json!({
         "Name": facts.node,
         "Addr": facts.address,
@@ -77,7 +77,7 @@ pub(in crate::api) fn member(facts: &SelfFacts<'_>) -> Value {
             "build": facts.version,
             "dc": facts.datacenter,
             "id": facts.node_id,
-            "port": facts.grpc.map_or(port, |address| i32::from(address.port())).to_string(),
+            "port": facts.grpc.map_or(port, |address| address.port()).to_string(),
             "role": "consul",
             "segment": "",
             "vsn": "2",

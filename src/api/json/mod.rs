@@ -10,6 +10,7 @@ pub(super) mod metrics;
 pub(super) mod node;
 pub(super) mod roots;
 pub(super) mod service;
+pub mod tokens;
 pub mod weft;
 
 use serde::Serialize;

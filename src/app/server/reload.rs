@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::access::Keeper;
 use super::{declared, names};
 use crate::app::AppError;
 use crate::catalog::Catalog;
@@ -32,6 +33,7 @@ pub(super) struct Reloader {
     pub(super) agent: AgentKeys,
     pub(super) store: Arc<dyn Store>,
     pub(super) catalog: Catalog,
+    pub(super) keeper: Keeper,
     /// `None` without a DNS port.
     pub(super) dns: Option<dns::Tuner>,
     /// One reload at a time.
@@ -40,11 +42,12 @@ pub(super) struct Reloader {
 
 impl Reloader {
     pub(super) async fn reload(&self) -> Result<(), ReloadError> {
+        let _alone = self.alone.lock().await;
+        self.keeper.refresh().await?;
         if self.paths.is_empty() {
             tracing::info!("reload: this server was started without configuration files");
             return Ok(());
         }
-        let _alone = self.alone.lock().await;
         let paths = self.paths.clone();
         let loaded = tokio::task::spawn_blocking(move || config::load(&paths)).await?;
         if !loaded.is_valid() {

@@ -55,7 +55,7 @@ const WITHOUT_EFFECT: &[(&str, Takes, &str)] = &[
     ("encrypt", Takes::Value, GOSSIP),
     ("grpc-port", Takes::Value, "gRPC is always TLS; use -grpc-tls-port"),
     ("hcl", Takes::Value, "write it to a file"),
-    ("https-port", Takes::Value, "the HTTP API does not speak TLS"),
+    ("https-port", Takes::Value, "set `ports.https` and `tls.https` in a file"),
     ("join", Takes::Value, GOSSIP),
     ("join-wan", Takes::Value, GOSSIP),
     ("log-file", Takes::Value, LOG),

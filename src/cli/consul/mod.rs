@@ -199,7 +199,10 @@ fn common(flags: &mut Flags, name: &str, value: &str) {
         "stale" => flags.stale = value == "true",
         "namespace" => flags.tenancy.push(("namespace", value.to_owned())),
         "partition" => flags.tenancy.push(("partition", value.to_owned())),
-        _ => flags.tls.extend(help::HTTP.iter().map(|flag| flag.name).find(|known| *known == name)),
+        _ => {
+            let known = help::HTTP.iter().map(|flag| flag.name).find(|known| *known == name);
+            flags.tls.extend(known.map(|name| (name, value.to_owned())));
+        }
     }
 }
 

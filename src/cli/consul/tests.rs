@@ -143,7 +143,10 @@ fn what_all_questions_take_goes_to_the_connection() {
     let Flags { http_addr, token, token_file, datacenter, stale, tls, tenancy } = order.flags;
     assert_eq!((http_addr.as_deref(), token.as_deref()), (Some("h:1"), Some("t")));
     assert_eq!((token_file.as_deref(), datacenter.as_deref(), stale), (Some("f"), Some("dc2"), true));
-    assert_eq!((tls, tenancy), (vec!["ca-file"], vec![("namespace", "team".to_owned())]));
+    assert_eq!(
+        (tls, tenancy),
+        (vec![("ca-file", "x".to_owned())], vec![("namespace", "team".to_owned())])
+    );
     assert_eq!(order.argv, ["weft", "kv", "get", "--", "a"]);
 }
 

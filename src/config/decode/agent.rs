@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tracing::Level;
 
-use super::agent_schema::{ACL, ADDRESSES, PORTS, TOP};
+use super::agent_schema::{ACL, ADDRESSES, PORTS, TLS, TLS_BLOCK, TOP};
 use super::dns::{self, DnsKeys};
 use super::fields::Fields;
 use crate::config::diagnostic::Code;
@@ -38,16 +38,32 @@ pub struct AgentKeys {
     /// Where all listeners are bound that have no address of their own.
     pub client_addr: Option<IpAddr>,
     pub http_address: Option<IpAddr>,
+    pub https_port: Option<PortSetting>,
+    pub https_address: Option<IpAddr>,
+    /// `tls.https`, over `tls.defaults`.
+    pub https: HttpsKeys,
     /// `addresses.grpc_tls`, or `addresses.grpc`.
     pub grpc_address: Option<IpAddr>,
     pub dns_address: Option<IpAddr>,
     pub advertise_addr: Option<IpAddr>,
     /// Whether checks in files may run programs of this machine; the API never may.
     pub scripts: Option<bool>,
+    /// Whether the HTTP API wants tokens: an enabled `acl` block that denies by default.
+    pub require_token: Option<bool>,
     /// What `default_intention_policy` says; without it, the default policy of an enabled `acl`
     /// block, on which Consul falls back.
     pub default_intention_policy: Option<Action>,
     pub dns: DnsKeys,
+}
+
+/// The files of an HTTPS port.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HttpsKeys {
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    /// Whether clients need a certificate of `ca_file`.
+    pub verify_incoming: Option<bool>,
 }
 
 impl AgentKeys {
@@ -64,8 +80,12 @@ impl AgentKeys {
             ("ports.dns", self.dns_port != other.dns_port),
             ("client_addr", self.client_addr != other.client_addr),
             ("addresses.http", self.http_address != other.http_address),
+            ("ports.https", self.https_port != other.https_port),
+            ("addresses.https", self.https_address != other.https_address),
+            ("tls", self.https != other.https),
             ("addresses.grpc_tls", self.grpc_address != other.grpc_address),
             ("addresses.dns", self.dns_address != other.dns_address),
+            ("acl", self.require_token != other.require_token),
             ("advertise_addr", self.advertise_addr != other.advertise_addr),
             (
                 "default_intention_policy",
@@ -85,12 +105,15 @@ pub(in crate::config) struct AgentDraft {
 }
 
 impl AgentDraft {
-    /// The keys of all files. ACLs have no effect, but whoever denied by default there must not find
-    /// the mesh open.
+    /// The keys of all files. Whoever denied by default in Consul must find neither the mesh nor the
+    /// API open.
     pub(in crate::config) fn finish(self) -> AgentKeys {
         let mut keys = self.keys;
         if self.acl_enabled == Some(true) && keys.default_intention_policy.is_none() {
             keys.default_intention_policy = self.acl_default;
+        }
+        if self.acl_enabled == Some(true) && self.acl_default == Some(Action::Deny) {
+            keys.require_token = Some(true);
         }
         keys
     }
@@ -116,6 +139,7 @@ pub(super) fn decode<'v>(
     set(&mut agent.scripts, fields.boolean(report, "enable_local_script_checks"));
     ports(report, &fields, agent);
     addresses(report, &fields, agent);
+    tls(report, &fields, agent);
     dns::decode(report, &fields, &mut agent.dns);
     let policy = fields.parsed(report, "default_intention_policy", action);
     set(&mut agent.default_intention_policy, policy);
@@ -132,6 +156,7 @@ fn ports(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys) {
     let Some(entry) = fields.object(report, "ports") else { return };
     let Some(ports) = Fields::open(report, &PORTS, &entry.key, &entry.value) else { return };
     set(&mut agent.http_port, port(report, &ports, "http"));
+    set(&mut agent.https_port, port(report, &ports, "https"));
     set(&mut agent.grpc_tls_port, port(report, &ports, "grpc_tls"));
     set(&mut agent.dns_port, port(report, &ports, "dns"));
 }
@@ -148,21 +173,38 @@ fn addresses(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys
     let Some(entry) = fields.object(report, "addresses") else { return };
     let Some(addresses) = Fields::open(report, &ADDRESSES, &entry.key, &entry.value) else { return };
     set(&mut agent.http_address, addresses.parsed(report, "http", ip_address));
+    set(&mut agent.https_address, addresses.parsed(report, "https", ip_address));
     set(&mut agent.grpc_address, addresses.parsed(report, "grpc", ip_address));
     set(&mut agent.grpc_address, addresses.parsed(report, "grpc_tls", ip_address));
     set(&mut agent.dns_address, addresses.parsed(report, "dns", ip_address));
 }
 
+/// What is said of HTTPS wins over what is said of all.
+fn tls(report: &mut Report<'_>, fields: &Fields<'_>, agent: &mut AgentKeys) {
+    let Some(entry) = fields.object(report, "tls") else { return };
+    let Some(tls) = Fields::open(report, &TLS, &entry.key, &entry.value) else { return };
+    for key in ["defaults", "https"] {
+        let Some(entry) = tls.object(report, key) else { continue };
+        let Some(block) = Fields::open(report, &TLS_BLOCK, &entry.key, &entry.value) else { continue };
+        let https = &mut agent.https;
+        set(&mut https.cert_file, block.parsed(report, "cert_file", path));
+        set(&mut https.key_file, block.parsed(report, "key_file", path));
+        set(&mut https.ca_file, block.parsed(report, "ca_file", path));
+        set(&mut https.verify_incoming, block.boolean(report, "verify_incoming"));
+    }
+}
+
 fn acl(report: &mut Report<'_>, fields: &Fields<'_>, draft: &mut AgentDraft) {
     let Some(entry) = fields.object(report, "acl") else { return };
     let Some(acl) = Fields::open(report, &ACL, &entry.key, &entry.value) else { return };
-    set(&mut draft.acl_default, acl.parsed(report, "default_policy", acl_policy));
+    let policy = acl.parsed(report, "default_policy", acl_policy);
+    set(&mut draft.acl_default, policy);
     let enabled = acl.boolean(report, "enabled");
     set(&mut draft.acl_enabled, enabled);
-    if enabled == Some(true) {
-        let message = "`acl` does not protect the HTTP API: there are no ACL tokens";
+    if enabled == Some(true) && policy != Some(Action::Deny) {
+        let message = "`acl` does not protect the HTTP API, unless its `default_policy` is \"deny\"";
         let fault = report.warning(Code::NoEffect, entry.key_span, message);
-        fault.help("its default policy still is the default of intentions; keep the API on loopback");
+        fault.help("whoever sends no token may do everything; keep the API on loopback");
     }
 }
 
@@ -178,7 +220,7 @@ fn datacenter(text: &str) -> Result<String, String> {
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.contains('\0') { Err("`data_dir` is not a path") } else { Ok(PathBuf::from(text)) }
+    if text.contains('\0') { Err("this is not a path") } else { Ok(PathBuf::from(text)) }
 }
 
 fn log_level(text: &str) -> Result<Level, &'static str> {

@@ -21,6 +21,7 @@ pub(super) const TOP: Schema = Schema::of(
         "advertise_addr",
         "default_intention_policy",
         "acl",
+        "tls",
         "enable_local_script_checks",
         "enable_script_checks",
         "dns_config",
@@ -32,8 +33,7 @@ pub(super) const TOP: Schema = Schema::of(
 .ignoring(IGNORED)
 .containing(&[("service", SERVICE.keys), ("check", CHECK.keys)]);
 
-pub(super) const PORTS: Schema = Schema::of("ports", &["http", "grpc_tls", "dns"]).ignoring(&[
-    ("the HTTP API has no TLS of its own", &["https"]),
+pub(super) const PORTS: Schema = Schema::of("ports", &["http", "https", "grpc_tls", "dns"]).ignoring(&[
     ("gRPC is always TLS; set `grpc_tls`", &["grpc"]),
     ("servers speak to proxies over `grpc_tls` and to each other through the store", SERVER_PORTS),
     ("sidecars listen on 21000 to 21255", &["sidecar_min_port", "sidecar_max_port"]),
@@ -42,10 +42,26 @@ pub(super) const PORTS: Schema = Schema::of("ports", &["http", "grpc_tls", "dns"
 
 const SERVER_PORTS: &[&str] = &["server", "serf_lan", "serf_wan"];
 
-pub(super) const ADDRESSES: Schema = Schema::of("addresses", &["http", "grpc", "grpc_tls", "dns"])
-    .ignoring(&[("the HTTP API has no TLS of its own", &["https"])]);
+pub(super) const ADDRESSES: Schema =
+    Schema::of("addresses", &["http", "https", "grpc", "grpc_tls", "dns"]);
 
-const NO_TOKENS: &str = "there are no ACL tokens";
+pub(super) const TLS: Schema = Schema::of("tls", &["defaults", "https"]).ignoring(&[(
+    "the mesh makes its own certificates and always speaks TLS 1.3",
+    &["grpc", "internal_rpc"],
+)]);
+
+pub(super) const TLS_BLOCK: Schema =
+    Schema::of("tls", &["cert_file", "key_file", "ca_file", "verify_incoming"]).ignoring(&[
+        (
+            "TLS 1.3 is the only version, with suites of its own",
+            &["tls_min_version", "tls_cipher_suites"],
+        ),
+        ("name one file with `ca_file`", &["ca_path"]),
+        ("servers call nobody over HTTPS", &["verify_outgoing", "verify_server_hostname"]),
+    ]);
+
+const NO_TOKENS: &str =
+    "tokens of the HTTP API are made with `weft api-token`, without policies and roles";
 
 pub(super) const ACL: Schema = Schema::of("acl", &["enabled", "default_policy"]).ignoring(&[(
     NO_TOKENS,
@@ -66,7 +82,7 @@ const IGNORED: Reasons = &[
     ("the role is chosen by the command: `weft server`", &["server", "bootstrap", "bootstrap_expect"]),
     ("there is no gossip and no Raft; servers meet in the store", CLUSTER),
     ("there is one datacenter", FEDERATION),
-    ("the mesh makes its own certificates and always speaks TLS 1.3", TLS),
+    ("the mesh makes its own certificates and always speaks TLS 1.3; HTTPS is set in `tls`", OLD_TLS),
     (
         NO_TOKENS,
         &["acl_agent_token", "acl_datacenter", "acl_default_policy", "acl_master_token", "acl_token"],
@@ -141,14 +157,13 @@ const FEDERATION: &[&str] = &[
     "translate_wan_addrs",
 ];
 
-const TLS: &[&str] = &[
+const OLD_TLS: &[&str] = &[
     "ca_file",
     "ca_path",
     "cert_file",
     "enable_agent_tls_for_checks",
     "key_file",
     "server_name",
-    "tls",
     "tls_cipher_suites",
     "tls_min_version",
     "tls_prefer_server_cipher_suites",

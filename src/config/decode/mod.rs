@@ -26,7 +26,7 @@ use super::value::{Kind, Span, Value};
 use crate::model::{CheckDefinition, Definition};
 
 pub(super) use agent::AgentDraft;
-pub use agent::{AgentKeys, PortSetting};
+pub use agent::{AgentKeys, HttpsKeys, PortSetting};
 pub use dns::{DnsKeys, RecursorStrategy, SoaKeys, ZoneKeys, ZoneKind};
 
 /// A place in one of the files of a load.

@@ -48,7 +48,8 @@ async fn serve(world: &World) -> (std::net::SocketAddr, watch::Sender<bool>) {
     let context =
         Context { catalog, ca, sessions, settings: Settings::default(), stop: stopped.clone() };
     let rates = Arc::new(Rates::new(tokio::time::Instant::now()));
-    let routes = routes(&Arc::new(context), &Edges::default(), &HealthReporter::new(), &rates).unwrap();
+    let told = (&rates, &crate::control::ledger::Ledger::default());
+    let routes = routes(&Arc::new(context), &Edges::default(), &HealthReporter::new(), told).unwrap();
     let Presented { chain, key } = world.mesh.server();
     let (bundle, now) = (world.mesh.bundle(), SystemTime::now());
     let list = BanList::default();

@@ -23,7 +23,7 @@ pub(crate) struct Ran {
 }
 
 /// Runs the program with no environment but these variables.
-async fn weft(env: &[(&str, &str)], args: &[&str]) -> Ran {
+pub(crate) async fn weft(env: &[(&str, &str)], args: &[&str]) -> Ran {
     ran(Command::new(env!("CARGO_BIN_EXE_weft")), env, args).await
 }
 
@@ -110,7 +110,7 @@ async fn commands_by_table() {
         (vec!["proxies"], 0, "SERVICE  INSTANCE  NODE  VERSION  STATE  REVISION  CERT LEFT  REFUSED\n"),
         (vec!["no-such-command"], 2, ""),
         (vec!["instances", "a/b"], 2, ""),
-        (vec!["--http-addr", "https://x", "services"], 2, ""),
+        (vec!["--http-addr", "ftp://x", "services"], 2, ""),
         (vec!["--http-addr", "127.0.0.1:1", "services"], 3, ""),
     ] {
         let ran = weft(&server, &args).await;

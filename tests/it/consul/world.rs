@@ -42,7 +42,8 @@ impl World {
             agent: AgentKeys::default(),
             data_dir: None,
             ca_key_file: None,
-            http: "127.0.0.1:0".parse().unwrap(),
+            http: "127.0.0.1:0".parse::<SocketAddr>().unwrap().into(),
+            https: None,
             grpc: "127.0.0.1:0".parse().unwrap(),
             bundle: None,
             dns: None,
@@ -53,6 +54,7 @@ impl World {
             leaf_ttl: Duration::from_secs(72 * 3600),
             default_action: Action::Allow,
             allowed_hosts: Vec::new(),
+            access: weft::app::server::AccessSettings::default(),
             dev: true,
             next_free_ports: false,
         });

@@ -2,6 +2,7 @@
 //!
 //! `WEFT_SLOW=1` runs the long versions; without it each of them prints what it has left out.
 
+mod access;
 mod bad_input;
 mod chaos;
 mod clock;
