@@ -143,10 +143,7 @@ impl Server {
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
         let checks = Checks::new(catalog.clone());
         checks.listen(&metrics);
-        let counting = metrics.clone();
-        grpc.on_answer(move |method, code| counting.grpc_request(method, code));
-        let counting = metrics.clone();
-        grpc.on_limited(move |limit| counting.signing_limited(limit));
+        count_calls(&mut grpc, &metrics);
 
         let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
         let etcd = Etcd::open(&settings, &store, &catalog).await?;
@@ -251,6 +248,13 @@ impl Server {
             self.tasks.join_next().await;
         }
     }
+}
+
+fn count_calls(grpc: &mut control::Bound, metrics: &ServerMetrics) {
+    let counting = metrics.clone();
+    grpc.on_answer(move |method, code| counting.grpc_request(method, code));
+    let counting = metrics.clone();
+    grpc.on_limited(move |limit| counting.signing_limited(limit));
 }
 
 /// Everything that is bound and does not serve yet.

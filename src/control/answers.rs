@@ -15,9 +15,12 @@ use tonic::{Code, Status};
 pub(super) type Tell = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
 
 /// The methods that are told apart. Clients can send any path, so all others share one word.
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 18] = [
     "/weft.v1.Identity/Enrol",
+    "/weft.v1.Identity/Issue",
+    "/weft.v1.Identity/MintJwt",
     "/weft.v1.Identity/Renew",
+    "/weft.v1.Identity/WatchJwtKeys",
     "/weft.v1.Mesh/Sync",
     "/weft.v1.Mesh/Report",
     "/weft.v1.Registry/Register",
