@@ -1,6 +1,6 @@
 //! The audit log: one JSON object a line, each sealed with a hash over itself and the line before.
 //!
-//! Pure: an [`Entry`] and the [`Chain`] give the next line. `file` writes lines, `verify` reads them.
+//! Pure: an [`Entry`] and the `Chain` give the next line. `file` writes lines, `verify` reads them.
 //! Whoever edits, removes, inserts or swaps a line breaks the chain at that place; that nothing was cut
 //! off at the end shows only in comparison with a head that was noted elsewhere.
 
