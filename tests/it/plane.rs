@@ -245,7 +245,12 @@ impl Plane {
 
     /// Opens an application connection to an upstream.
     pub async fn dial(&self, upstream: &str) -> TcpStream {
-        soon("local connection", TcpStream::connect(self.upstreams[upstream])).await.unwrap()
+        self.try_dial(upstream).await.unwrap()
+    }
+
+    /// As [`Self::dial`], for whom a refusal may reach before the connection is seen to be there.
+    pub async fn try_dial(&self, upstream: &str) -> std::io::Result<TcpStream> {
+        soon("local connection", TcpStream::connect(self.upstreams[upstream])).await
     }
 
     /// A sample of the metrics, zero when it is not there.
