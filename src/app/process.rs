@@ -5,7 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::AppError;
 use super::server::{self, Server};
 use super::sidecar::Sidecar;
-use crate::net::socket;
+use crate::net::{socket, systemd};
 
 /// SIGTERM and SIGINT.
 pub struct Signals {
@@ -69,8 +69,10 @@ pub fn serve(settings: server::Settings) -> Result<(), AppError> {
         // Before the start: a SIGHUP that comes early must not end the process.
         let (mut signals, mut hangups) = (Signals::new()?, hangups()?);
         let mut server = Server::start(settings).await?;
+        systemd::notify("READY=1");
         until_told(&mut server, &mut signals, &mut hangups).await?;
         tracing::info!("stopping; sidecars keep what they know");
+        systemd::notify("STOPPING=1");
         unless_signalled_again(&mut signals, server.stop()).await;
         Ok(())
     })

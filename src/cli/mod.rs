@@ -62,6 +62,7 @@ use self::ca::CaCommand;
 use self::error::{CliError, Exit};
 use self::output::{ColorChoice, Style};
 use self::report::{Report, Spoken};
+use crate::net::privacy;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -86,9 +87,13 @@ Environment:
   CONSUL_HTTP_ADDR ...  the same for scripts written for Consul, when there is no WEFT_...
   SPIFFE_ENDPOINT_SOCKET  where `cert write` finds its sidecar: unix:///path
   WEFT_TOKEN            enrolment token of `proxy` and `run`, when there is no --token-file
+  WEFT_DEBUGGABLE       `true` lets a debugger in and core files out, with the keys that are in them
   NO_COLOR              no colour, whatever the terminal
 
 Called as `consul`, by a symbolic link, the program takes Consul's commands and flags.";
+
+/// Set to `true`, it leaves the process open to debuggers, profilers and core files.
+const DEBUGGABLE: &str = "WEFT_DEBUGGABLE";
 
 /// A service mesh in one binary.
 #[derive(Debug, Parser)]
@@ -173,6 +178,12 @@ pub fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let is_terminal = out.is_terminal();
     let mut stage = Stage { env: &env, is_terminal, out: &mut out, err: &mut err };
+    if env(DEBUGGABLE).as_deref() != Some("true")
+        && let Err(error) = privacy::close()
+    {
+        let _unheard =
+            writeln!(stage.err, "weft: other processes of this user may read our memory: {error}");
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     let code = match args.split_first() {
         Some((name, args)) if consul::is_name(name) => consul::run(args, &mut stage),

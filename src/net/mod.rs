@@ -1,5 +1,5 @@
 //! Edges to the operating system and its clock: sockets, accepting, limits, draining, backoff, deadlines,
-//! waiting, random numbers.
+//! waiting, random numbers, who may look into our memory.
 //!
 //! Nothing here knows of services or identities. Whoever opens a socket does it through this module,
 //! so that every TCP option stands in one place.
@@ -13,6 +13,7 @@ pub mod handover;
 pub mod limits;
 pub mod local;
 pub mod memory;
+pub mod privacy;
 pub mod rng;
 pub mod seats;
 pub mod socket;

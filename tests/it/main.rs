@@ -35,6 +35,7 @@ mod overload;
 mod plane;
 mod process;
 mod programs;
+mod threat_model;
 mod ttl;
 mod tunnel;
 mod workload;

@@ -53,6 +53,8 @@ impl Weft {
             ],
         );
         command.args(["--inbound-port", &inbound, "--admin-addr", &admin]);
+        // Else only root may read how much memory it takes.
+        command.env("WEFT_DEBUGGABLE", "true");
         Ok(command)
     }
 }

@@ -57,9 +57,8 @@ impl Process {
 
     fn spawn(name: &str, mut command: Command, args: &[&str], env: &[(&str, &str)]) -> Self {
         command.args(args).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        for (name, value) in env {
-            command.env(name, value);
-        }
+        // For tests that count its descriptors and look at its memory, whoever runs them.
+        command.env("WEFT_DEBUGGABLE", "true").envs(env.iter().copied());
         let pipes = (Stdio::null(), Stdio::piped(), Stdio::piped());
         command.stdin(pipes.0).stdout(pipes.1).stderr(pipes.2).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
@@ -116,6 +115,15 @@ impl Process {
         }
         use std::os::unix::process::ExitStatusExt;
         status.code().or_else(|| status.signal().map(|signal| -signal)).unwrap()
+    }
+
+    /// As a crash of its own making; whether the kernel wrote its memory down.
+    pub(super) async fn crash(mut self) -> bool {
+        self.signal(Signal::ABORT);
+        let status = timeout(DEADLINE, self.child.wait()).await.expect("it does not end").unwrap();
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
+        status.core_dumped()
     }
 
     /// SIGTERM, and the exit code.
