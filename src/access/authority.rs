@@ -3,6 +3,7 @@
 //! The operator's token lies in a file of his and never in the store: it is there before the first
 //! token is made, and whoever loses all others makes new ones with it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -27,6 +28,12 @@ struct Inner {
     is_required: bool,
     /// Hash of the operator's token, if there is one.
     operator: ArcSwapOption<String>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("is_required", &self.0.is_required).finish_non_exhaustive()
+    }
 }
 
 impl Access {

@@ -136,8 +136,12 @@ impl Server {
         let audit = keeper.audit();
         let places = listen::places(&settings, keeper.tls())?;
         let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
-        let mut grpc =
-            control::Server::bind(grpc, catalog.clone(), ca.clone(), control_settings(&settings))?;
+        let mut grpc = control::Server::bind(
+            grpc,
+            catalog.clone(),
+            ca.clone(),
+            control_settings(&settings, &keeper),
+        )?;
         own::register(&catalog, grpc.local_addr().port()).await?;
         let dns = names::bind(&settings, &catalog, &metrics)?;
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
@@ -383,8 +387,13 @@ fn custody(settings: &Settings) -> Result<Custody, ca::CaError> {
     Ok(Custody { keyring: keyring.unwrap_or_default(), ..Custody::default() })
 }
 
-fn control_settings(settings: &Settings) -> control::Settings {
-    control::Settings { dev: settings.dev, bundle: settings.bundle, ..control::Settings::default() }
+fn control_settings(settings: &Settings, keeper: &Keeper) -> control::Settings {
+    control::Settings {
+        dev: settings.dev,
+        access: Some(keeper.access().clone()),
+        bundle: settings.bundle,
+        ..control::Settings::default()
+    }
 }
 
 /// Readers of what is registered over the HTTP API: the same as for files.

@@ -8,6 +8,7 @@ mod accept;
 mod admission;
 mod answers;
 mod bundle;
+mod callers;
 mod convert;
 pub mod edges;
 mod failure;
@@ -47,6 +48,7 @@ use self::material::Material;
 use self::rates::Rates;
 use self::sessions::Sessions;
 use self::sync::Context;
+use crate::access::Access;
 use crate::ca::{Ca, CaError};
 use crate::catalog::Catalog;
 use crate::net::socket;
@@ -61,6 +63,8 @@ use crate::tls::{self, BanList, TlsError};
 pub struct Settings {
     /// Callers on loopback may enrol without a token.
     pub dev: bool,
+    /// Judges the tokens of local callers, if the HTTP API requires any.
+    pub access: Option<Access>,
     /// Silence after which a sidecar's instances are removed.
     pub lease_ttl: Duration,
     /// Silence after which a sidecar is told that nothing has changed.
@@ -75,6 +79,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             dev: false,
+            access: None,
             bundle: None,
             lease_ttl: Duration::from_secs(15),
             heartbeat: Duration::from_secs(5),
@@ -301,7 +306,8 @@ fn routes(
     let (ca, stop) = (context.ca.clone(), context.stop.clone());
     let identity = identity::Identity::new(ca, context.settings.dev, bans, told, stop);
     let mesh = mesh::Mesh::new(Arc::clone(context), edges.clone());
-    let registry = registry::Registry::new(context.catalog.clone(), context.stop.clone());
+    let callers = callers::Callers::new(context.settings.access.clone());
+    let registry = registry::Registry::new(context.catalog.clone(), callers, context.stop.clone());
     let limit = limits::MAX_MESSAGE_BYTES;
     let describe = || {
         tonic_reflection::server::Builder::configure()

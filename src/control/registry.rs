@@ -1,23 +1,24 @@
 //! The `Registry` service: registration and discovery for tools.
 //!
 //! A caller that shows a certificate acts as that service and may write only its own instances; one
-//! without may do anything, but only from the same machine, as with the HTTP API.
+//! without may do anything, but only from the same machine, and with a token where the HTTP API needs one.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::admission::{fill_addresses, may_register, may_touch, subject};
+use super::callers::{Caller, Callers};
 use super::convert::{self, Fault};
 use super::failure::of_catalog;
 use super::limits::{MAX_REMOTE_LEASES, WATCH_WAIT};
-use super::peer::Peer;
 use super::stopping;
+use crate::access::Scope;
 use crate::catalog::{Catalog, CatalogError, LeaseId, Owner, Topic, Unlisted};
 use crate::model::{CheckReport, CheckStatus, NodeName, ServiceName};
 use crate::pb;
@@ -30,21 +31,15 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Clone)]
 pub(super) struct Registry {
     catalog: Catalog,
+    callers: Callers,
     stop: watch::Receiver<bool>,
     /// Leases granted to services; nobody else may use them.
     granted: Arc<Mutex<HashMap<LeaseId, ServiceName>>>,
 }
 
-/// Who calls.
-enum Caller {
-    /// Somebody on this machine.
-    Local,
-    Service(ServiceName),
-}
-
 impl Registry {
-    pub(super) fn new(catalog: Catalog, stop: watch::Receiver<bool>) -> Self {
-        Self { catalog, stop, granted: Arc::default() }
+    pub(super) fn new(catalog: Catalog, callers: Callers, stop: watch::Receiver<bool>) -> Self {
+        Self { catalog, callers, stop, granted: Arc::default() }
     }
 
     fn own_node(&self) -> &NodeName {
@@ -149,8 +144,7 @@ impl pb::registry_server::Registry for Registry {
         &self,
         request: Request<pb::RegisterRequest>,
     ) -> Result<Response<pb::RegisterResponse>, Status> {
-        let peer = Peer::of(&request)?;
-        let caller = caller(&peer)?;
+        let (peer, caller) = self.callers.admit(&request, Scope::ServiceWrite).await?;
         let request = request.into_inner();
         let default_node = matches!(caller, Caller::Local).then(|| self.own_node());
         let instances = Vec::from_iter(request.instance);
@@ -174,7 +168,7 @@ impl pb::registry_server::Registry for Registry {
         &self,
         request: Request<pb::DeregisterRequest>,
     ) -> Result<Response<pb::DeregisterResponse>, Status> {
-        let caller = caller(&Peer::of(&request)?)?;
+        let (_, caller) = self.callers.admit(&request, Scope::ServiceWrite).await?;
         let request = request.into_inner();
         let node = convert::node_name(&request.node, "node", Some(self.own_node()))?;
         let id = convert::instance_id(&request.id, "id")?;
@@ -189,7 +183,7 @@ impl pb::registry_server::Registry for Registry {
         &self,
         request: Request<pb::ReportChecksRequest>,
     ) -> Result<Response<pb::ReportChecksResponse>, Status> {
-        let caller = caller(&Peer::of(&request)?)?;
+        let (_, caller) = self.callers.admit(&request, Scope::ServiceWrite).await?;
         let request = request.into_inner();
         let node = convert::node_name(&request.node, "node", Some(self.own_node()))?;
         let reports = convert::reports(request.reports)?;
@@ -202,7 +196,7 @@ impl pb::registry_server::Registry for Registry {
         &self,
         request: Request<pb::GrantLeaseRequest>,
     ) -> Result<Response<pb::Lease>, Status> {
-        let caller = caller(&Peer::of(&request)?)?;
+        let (_, caller) = self.callers.admit(&request, Scope::ServiceWrite).await?;
         let ttl_s = request.into_inner().ttl_s;
         if !LEASE_RANGE_S.contains(&ttl_s) {
             let (least, most) = (LEASE_RANGE_S.start(), LEASE_RANGE_S.end());
@@ -219,7 +213,7 @@ impl pb::registry_server::Registry for Registry {
         &self,
         request: Request<Streaming<pb::KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        let caller = caller(&Peer::of(&request)?)?;
+        let (_, caller) = self.callers.admit(&request, Scope::ServiceWrite).await?;
         let state = (self.clone(), caller, request.into_inner());
         let answers = stream::try_unfold(state, |(registry, caller, mut requests)| async move {
             let Some(request) = requests.message().await? else { return Ok(None) };
@@ -233,7 +227,7 @@ impl pb::registry_server::Registry for Registry {
         &self,
         request: Request<pb::RevokeLeaseRequest>,
     ) -> Result<Response<pb::RevokeLeaseResponse>, Status> {
-        let caller = caller(&Peer::of(&request)?)?;
+        let (_, caller) = self.callers.admit(&request, Scope::ServiceWrite).await?;
         let lease = request.into_inner().lease;
         self.check_lease(&caller, lease)?;
         self.catalog.revoke_lease(lease).await.map_err(|error| of_catalog(&error))?;
@@ -245,7 +239,7 @@ impl pb::registry_server::Registry for Registry {
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        caller(&Peer::of(&request)?)?;
+        self.callers.admit(&request, Scope::ServiceRead).await?;
         let request = request.into_inner();
         let service = convert::service(&request.service, "service")?;
         let state = (self.clone(), service, None);
@@ -260,18 +254,6 @@ impl pb::registry_server::Registry for Registry {
         });
         Ok(self.until_stop(states))
     }
-}
-
-fn caller(peer: &Peer) -> Result<Caller, Status> {
-    if peer.certificate.is_some() {
-        return peer.service(SystemTime::now()).map(|(_, service)| Caller::Service(service));
-    }
-    if peer.is_local() {
-        return Ok(Caller::Local);
-    }
-    Err(Status::unauthenticated(
-        "calls from other machines need the certificate of a mesh service; enrol first (Identity.Enrol)",
-    ))
 }
 
 /// Rounded up, so that a live lease is never shown as zero.

@@ -19,7 +19,7 @@ const TABLE: [(&str, &[&str]); 22] = [
     ("kv", &["store", "catalog", "model", "net"]),
     ("ca", &["store", "model"]),
     ("etcd", &["store", "catalog", "model", "net", "pb"]),
-    ("control", &["catalog", "ca", "model", "net", "tls", "pb"]),
+    ("control", &["access", "catalog", "ca", "model", "net", "tls", "pb"]),
     ("access", &["store", "model"]),
     ("api", &["access", "catalog", "ca", "kv", "model", "net", "telemetry"]),
     ("dns", &["catalog", "model", "net", "telemetry"]),

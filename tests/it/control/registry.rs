@@ -1,14 +1,19 @@
 //! The `Registry` service, health and reflection, by plain clients.
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use weft::access::{Access, Actor, Scopes, Wish};
 use weft::pb;
 use weft::pb::registry_client::RegistryClient;
+use weft::store::{MemoryStore, Store};
 
 use super::enrol::{anonymous, as_agent};
-use super::{Plane, eventually, name, within};
+use super::{Options, Plane, eventually, name, within};
 
 fn cache(lease: u64) -> pb::RegisterRequest {
     let instance = pb::Instance { name: "cache".to_owned(), port: 6379, ..Default::default() };
@@ -67,6 +72,54 @@ async fn a_lease_holds_an_instance() {
     requests.send(pb::KeepAliveRequest { lease }).await.unwrap();
     assert_eq!(within("the answer", answers.message()).await.unwrap().unwrap().ttl_s, 0);
     assert_eq!(client.register(cache(lease)).await.unwrap_err().code(), Code::NotFound);
+}
+
+/// A request with this in its metadata.
+fn with(header: &'static str, value: &str) -> Request<pb::RegisterRequest> {
+    let mut request = Request::new(cache(0));
+    request.metadata_mut().insert(header, value.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn where_tokens_are_required_the_registry_asks_for_one_too() {
+    const OPERATOR: &str = "the operator's token, long enough for anybody";
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let access = Access::new(Arc::clone(&store), true);
+    access.set_operator(OPERATOR).unwrap();
+    let mut options = Options::default();
+    options.control.access = Some(access.clone());
+    let plane = Plane::over(store, "127.0.0.1:0".parse().unwrap(), options).await;
+    let mut client = RegistryClient::new(anonymous(&plane).await);
+    let made = async |scope| {
+        let scopes = Scopes::parse([scope]).unwrap();
+        let wish = Wish { description: String::new(), scopes, ttl: None };
+        access.create(wish, &Actor::Operator, SystemTime::now()).await.unwrap().text
+    };
+    let (reader, writer) = (made("service:read").await, made("service:write").await);
+
+    for (request, code) in [
+        (Request::new(cache(0)), Some(Code::Unauthenticated)),
+        (with("x-consul-token", ""), Some(Code::Unauthenticated)),
+        (with("x-consul-token", "a guess"), Some(Code::PermissionDenied)),
+        (with("x-consul-token", &reader), Some(Code::PermissionDenied)),
+        (with("authorization", &format!("Basic {}", *writer)), Some(Code::Unauthenticated)),
+        (with("authorization", &format!("Bearer {}", *writer)), None),
+        (with("x-consul-token", &writer), None),
+        (with("x-consul-token", OPERATOR), None),
+    ] {
+        let shown = format!("{:?}", request.metadata());
+        let answer = client.register(request).await;
+        assert_eq!(answer.as_ref().err().map(tonic::Status::code), code, "{shown}: {answer:?}");
+        assert_eq!(plane.catalog.health(&name("cache")).is_empty(), code.is_some(), "{shown}");
+    }
+    let watched = || pb::WatchRequest { service: "cache".to_owned(), passing_only: false };
+    assert_eq!(client.watch(watched()).await.unwrap_err().code(), Code::Unauthenticated);
+    let mut request = Request::new(watched());
+    request.metadata_mut().insert("x-consul-token", reader.parse().unwrap());
+    client.watch(request).await.unwrap();
+    let web = plane.agent("web", &[]).await;
+    RegistryClient::new(as_agent(&plane, &web).await).watch(watched()).await.unwrap();
 }
 
 #[tokio::test]
@@ -134,7 +187,7 @@ async fn eventually_serving(
 
 #[tokio::test]
 async fn connections_over_the_limit_wait_for_their_turn() {
-    let mut options = super::Options::default();
+    let mut options = Options::default();
     options.control.max_connections = 1;
     let plane = Plane::with(options).await;
     let first = anonymous(&plane).await;
