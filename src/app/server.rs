@@ -31,6 +31,7 @@ pub use self::names::{DnsSettings, names};
 pub use self::reload::ReloadError;
 use self::reload::Reloader;
 use super::{AppError, ports};
+use crate::access::Access;
 use crate::api::{self, ApiState, Decoders, Operations};
 use crate::ca::seal::Keyring;
 use crate::ca::{self, Ca, Custody};
@@ -135,13 +136,7 @@ impl Server {
         let keeper = Keeper::open(&store, &settings).await?;
         let audit = keeper.audit();
         let places = listen::places(&settings, keeper.tls())?;
-        let grpc = free(settings.grpc, "gRPC", settings.next_free_ports)?;
-        let mut grpc = control::Server::bind(
-            grpc,
-            catalog.clone(),
-            ca.clone(),
-            control_settings(&settings, &keeper),
-        )?;
+        let mut grpc = bind_grpc(&settings, &catalog, &ca, keeper.access())?;
         own::register(&catalog, grpc.local_addr().port()).await?;
         let dns = names::bind(&settings, &catalog, &metrics)?;
         declared::apply(&*store, &catalog, &settings.definitions, &settings.node_checks).await?;
@@ -387,13 +382,20 @@ fn custody(settings: &Settings) -> Result<Custody, ca::CaError> {
     Ok(Custody { keyring: keyring.unwrap_or_default(), ..Custody::default() })
 }
 
-fn control_settings(settings: &Settings, keeper: &Keeper) -> control::Settings {
-    control::Settings {
+fn bind_grpc(
+    settings: &Settings,
+    catalog: &Catalog,
+    ca: &Ca,
+    access: &Access,
+) -> Result<control::Bound, AppError> {
+    let address = free(settings.grpc, "gRPC", settings.next_free_ports)?;
+    let control = control::Settings {
         dev: settings.dev,
-        access: Some(keeper.access().clone()),
+        access: Some(access.clone()),
         bundle: settings.bundle,
         ..control::Settings::default()
-    }
+    };
+    Ok(control::Server::bind(address, catalog.clone(), ca.clone(), control)?)
 }
 
 /// Readers of what is registered over the HTTP API: the same as for files.
