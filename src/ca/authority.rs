@@ -234,7 +234,9 @@ impl Authority {
         for (index, member) in self.members.iter_mut().enumerate() {
             let signer = oldest.signer().filter(|_| index == self.active && index != 0);
             member.cross = match signer {
-                Some(signer) => Some(cross::sign(signer, &member.root, horizon, now)?.into()),
+                Some(signer) => {
+                    Some(cross::sign(signer, &member.root, &self.domain, horizon, now)?.into())
+                }
                 None => None,
             };
         }

@@ -7,22 +7,24 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::string::{BmpString, UniversalString};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyIdMethod, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyIdMethod,
     SubjectPublicKeyInfo,
 };
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::x509::X509Name;
 
 use super::CaError;
-use super::issue::{Validity, authority_usages, params};
+use super::issue::{Validity, authority_usages, params, uri};
 use super::limits::CROSS_LIFETIME;
 use super::root::{self, Root, Signer};
+use crate::model::TrustDomain;
 
-/// The key of `root` signed by `signer`, DER. It lives for `horizon` at least, but never longer than
+/// The key of `root` signed by `signer`, DER, for the trust domain `domain`. It lives for `horizon` at least, but never longer than
 /// either of them.
 pub(super) fn sign(
     signer: &Signer,
     root: &Root,
+    domain: &TrustDomain,
     horizon: Duration,
     now: SystemTime,
 ) -> Result<Vec<u8>, CaError> {
@@ -31,10 +33,8 @@ pub(super) fn sign(
     let validity = Validity::new(now, CROSS_LIFETIME.max(horizon), limit)?;
     let mut params: CertificateParams = params(&validity)?;
     params.distinguished_name = subject(parsed.subject()).ok_or_else(unusual)?;
-    params.subject_alt_names = match parsed.subject_alternative_name() {
-        Ok(Some(names)) => names.value.general_names.iter().filter_map(uri).collect(),
-        _ => Vec::new(),
-    };
+    // As every issuer of the mesh, whatever the root itself is called.
+    params.subject_alt_names = vec![uri(&domain.id())?];
     if let Some(id) = root::key_id(&parsed) {
         params.key_identifier_method = KeyIdMethod::PreSpecified(id.to_vec());
     }
@@ -52,13 +52,6 @@ pub(super) fn sign(
 
 fn unusual() -> CaError {
     CaError::Import("its subject has a form that cannot be repeated in another certificate".to_owned())
-}
-
-fn uri(name: &x509_parser::extensions::GeneralName<'_>) -> Option<SanType> {
-    match name {
-        x509_parser::extensions::GeneralName::URI(uri) => Some(SanType::URI((*uri).try_into().ok()?)),
-        _ => None,
-    }
 }
 
 /// The same name, to the byte: chains are found by comparing them.

@@ -1,5 +1,5 @@
-//! The server's own certificate and TLS settings, rebuilt before they expire and when the bundle
-//! changes.
+//! The server's own certificate and TLS settings, rebuilt before they expire and when the bundle or
+//! what signs changes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -47,15 +47,18 @@ pub(super) async fn keep_fresh(
     first: Material,
     sink: watch::Sender<Arc<ServerConfig>>,
 ) {
-    let mut bundle = ca.bundle();
+    let (mut bundle, mut authority) = (ca.bundle(), ca.version());
     let Material { build, mut renew_at, .. } = first;
     // What was current when `first` was made is not news.
     bundle.mark_unchanged();
+    authority.mark_unchanged();
     loop {
         let left = renew_at.duration_since(SystemTime::now()).unwrap_or_default();
         tokio::select! {
             () = sleep(left.min(MAX_SLEEP)) => if left > MAX_SLEEP { continue },
             Ok(()) = bundle.changed() => {}
+            // Another intermediate below the same external root is what new tokens pin.
+            Ok(()) = authority.changed() => {}
         }
         match Material::make(&ca, &bans, build) {
             Ok(made) => {

@@ -280,6 +280,15 @@ pub(crate) const CASES: &[Case] = &[
         params.is_ca = IsCa::ExplicitNoCa;
         under(&Signer::under(&w.mesh.root, params), w)
     }),
+    case("under an intermediate of another trust domain", TlsHandshake, |w| {
+        // As the root of an external authority may have.
+        under(&Signer::under(&w.mesh.root, authority(&w.foreign.domain, "theirs")), w)
+    }),
+    case("under an intermediate of nobody's", TlsHandshake, |w| {
+        let mut params = authority(&w.mesh.domain, "nameless");
+        params.subject_alt_names.clear();
+        under(&Signer::under(&w.mesh.root, params), w)
+    }),
     case("our intermediate, certified by a foreign root only", TlsHandshake, |w| {
         let ours = w.mesh.intermediate.issuer.key();
         let params = authority(&w.mesh.domain, "intermediate");

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_SIG_ED25519,
@@ -52,6 +52,26 @@ pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(Rejection::Malformed),
     }
+}
+
+/// Whether a certificate is valid now; chains are verified without a look at the dates of their roots.
+pub(super) fn check_validity(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), Rejection> {
+    let (from, until) = (certificate.validity().not_before, certificate.validity().not_after);
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let since = |earlier: i64, later: i64| u64::try_from(later.saturating_sub(earlier)).unwrap_or(0);
+    if now < from.timestamp() {
+        return Err(Rejection::NotYetValid { seconds_ahead: since(now, from.timestamp()) });
+    }
+    if now > until.timestamp() {
+        return Err(Rejection::Expired { seconds_ago: since(until.timestamp(), now) });
+    }
+    Ok(())
+}
+
+/// Whether a certificate may have others below it.
+pub(super) fn may_issue(certificate: &X509Certificate<'_>) -> bool {
+    let usage = certificate.key_usage();
+    certificate.is_ca() && usage.is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()))
 }
 
 /// The one URI name, which must be a SPIFFE ID in its canonical spelling.

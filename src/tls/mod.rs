@@ -16,6 +16,8 @@ mod verify;
 #[cfg(test)]
 pub(crate) mod impostors;
 #[cfg(test)]
+mod pinned;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -16,6 +16,8 @@ use crate::model::{Reason, SpiffeId, TrustDomain};
 pub enum Rejection {
     #[error("the chain has {certificates} certificates and {bytes} bytes, which is more than allowed")]
     ChainTooLarge { certificates: usize, bytes: usize },
+    #[error("an issuer in the chain is not one of the trust domain {0}: it does not name it")]
+    Issuer(TrustDomain),
     #[error("the certificate is malformed")]
     Malformed,
     #[error("the chain does not lead to a root of the trust domain: {0:?}")]
@@ -52,9 +54,9 @@ pub enum Rejection {
     NotServer(SpiffeId),
     #[error("{id} with serial number {serial} is banned by its {by}; `weft ban list` says why")]
     Banned { id: SpiffeId, serial: String, by: &'static str },
-    #[error("the server does not present a root with the pinned key; is the token of this mesh?")]
+    #[error("the server does not present an authority with the pinned key; is the token of this mesh?")]
     Pin,
-    #[error("the root that the server presents is not usable as one")]
+    #[error("the authority that the server presents is not usable as one")]
     Root,
 }
 
@@ -74,6 +76,7 @@ impl Rejection {
             Self::ChainTooLarge { .. }
             | Self::Malformed
             | Self::Untrusted(_)
+            | Self::Issuer(_)
             | Self::Authority
             | Self::KeyUsage
             | Self::ExtendedKeyUsage

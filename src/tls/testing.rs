@@ -49,7 +49,7 @@ pub(crate) struct Signer {
 impl Forge {
     pub(crate) fn new(domain: &str) -> Self {
         let domain = TrustDomain::new(domain).unwrap();
-        let root = Signer::root(&domain, authority(&domain, "root"));
+        let root = Signer::root(authority(&domain, "root"));
         let params = authority(&domain, "intermediate");
         let intermediate = Signer::under(&root, params);
         Self { domain, root, intermediate }
@@ -79,10 +79,15 @@ impl Forge {
         Presented { chain: vec![leaf, self.intermediate.der.clone()], key }
     }
 
+    /// What a proper leaf for a server says.
+    pub(crate) fn server_params(&self) -> CertificateParams {
+        let id = SpiffeId::for_server(&self.domain, DATACENTER, "server-1").unwrap();
+        leaf_params(id.as_str())
+    }
+
     /// A server's leaf with the root in its chain.
     pub(crate) fn server(&self) -> Presented {
-        let id = SpiffeId::for_server(&self.domain, DATACENTER, "server-1").unwrap();
-        let mut presented = self.sign(&leaf_params(id.as_str()));
+        let mut presented = self.sign(&self.server_params());
         presented.chain.push(self.root.der.clone());
         presented
     }
@@ -94,8 +99,7 @@ impl Forge {
 }
 
 impl Signer {
-    fn root(domain: &TrustDomain, mut params: CertificateParams) -> Self {
-        params.subject_alt_names = vec![uri(domain.id().as_str())];
+    pub(crate) fn root(params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().to_vec();
         Self { issuer: Issuer::new(params, key), der }
@@ -152,7 +156,8 @@ pub(crate) fn nameless_client() -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// An authority's parameters: valid for ten hours, path length 0 unless it is a root.
+/// An authority's parameters: named after the trust domain, valid for ten hours, path length 0 unless it
+/// is a root.
 pub(crate) fn authority(domain: &TrustDomain, name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -161,6 +166,7 @@ pub(crate) fn authority(domain: &TrustDomain, name: &str) -> CertificateParams {
         "root" => BasicConstraints::Unconstrained,
         _ => BasicConstraints::Constrained(0),
     };
+    params.subject_alt_names = vec![uri(domain.id().as_str())];
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::testing::{self, Forge, Pair, Presented, handshake, leaf_params, nameless_client, valid};
+use super::testing::{Forge, Pair, Presented, handshake, leaf_params, nameless_client, valid};
 use super::*;
 use crate::model::{Reason, ServiceName};
 
@@ -223,73 +223,6 @@ fn a_service_does_not_pass_for_a_server() {
     let service = grpc(mesh.sign(&mesh.params("db")), &mesh);
     let pair = handshake(&mesh.identity("web").control_config(), &service);
     assert_eq!(refused_by_client(&pair), Rejection::NotServer(mesh.service_id("db")));
-}
-
-/// The pin of a mesh, computed from its certificate by another path than the one under test.
-fn pin(forge: &Forge) -> String {
-    let der = CertificateDer::from(forge.root.der.clone());
-    let anchor = webpki::anchor_from_trusted_cert(&der).unwrap();
-    let spki = webpki::spki_for_anchor(&anchor);
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spki);
-    hex::encode(hash.as_ref())
-}
-
-#[test]
-fn enrolment_accepts_exactly_the_pinned_root() {
-    let (mesh, twin) = (mesh(), Forge::new("9f3c01d2.consul"));
-    let pinned = bootstrap_config(Some(&pin(&mesh)));
-    assert!(handshake(&pinned, &grpc(mesh.server(), &mesh)).completed());
-
-    let refused = |presented: &Presented| {
-        let mut server = Arc::unwrap_or_clone(presented.careless_server());
-        server.alpn_protocols = vec![ALPN_H2.to_vec()];
-        refused_by_client(&handshake(&pinned, &Arc::new(server)))
-    };
-    assert_eq!(refused(&twin.server()), Rejection::Pin);
-
-    let mut without_root = mesh.server();
-    without_root.chain.pop();
-    assert_eq!(refused(&without_root), Rejection::Pin);
-
-    let mut real_root_on_a_foreign_chain = twin.server();
-    real_root_on_a_foreign_chain.chain[2] = mesh.root.der.clone();
-    assert!(matches!(refused(&real_root_on_a_foreign_chain), Rejection::Untrusted(_)));
-
-    let mut service = mesh.sign(&mesh.params("db"));
-    service.chain.push(mesh.root.der.clone());
-    assert_eq!(refused(&service), Rejection::NotServer(mesh.service_id("db")));
-}
-
-#[test]
-fn the_pinned_key_in_a_certificate_of_someone_else_is_no_root() {
-    let (mesh, twin) = (mesh(), Forge::new("evil.consul"));
-    // The public key is no secret: an attacker certifies it under another trust domain.
-    let mut params = testing::authority(&twin.domain, "root");
-    params.subject_alt_names = vec![testing::uri("spiffe://evil.consul")];
-    let wrapped = params.signed_by(mesh.root.issuer.key(), &twin.root.issuer).unwrap();
-    let mut presented = twin.server();
-    presented.chain[2] = wrapped.der().to_vec();
-    let mut server = Arc::unwrap_or_clone(presented.careless_server());
-    server.alpn_protocols = vec![ALPN_H2.to_vec()];
-    let pair = handshake(&bootstrap_config(Some(&pin(&mesh))), &Arc::new(server));
-    assert_eq!(refused_by_client(&pair), Rejection::Root);
-}
-
-#[test]
-fn a_presented_root_that_names_a_workload_is_none() {
-    let mesh = mesh();
-    let mut params = testing::authority(&mesh.domain, "root");
-    params.subject_alt_names = vec![testing::uri("spiffe://9f3c01d2.consul/a/path")];
-    let root = params.self_signed(mesh.root.issuer.key()).unwrap();
-    let mut presented = mesh.server();
-    presented.chain[2] = root.der().to_vec();
-    let mut server = Arc::unwrap_or_clone(presented.careless_server());
-    server.alpn_protocols = vec![ALPN_H2.to_vec()];
-    let server = Arc::new(server);
-    for pin in [Some(pin(&mesh)), None] {
-        let pair = handshake(&bootstrap_config(pin.as_deref()), &server);
-        assert_eq!(refused_by_client(&pair), Rejection::Root);
-    }
 }
 
 #[test]

@@ -110,10 +110,31 @@ impl Trust {
             Role::Client => KeyUsage::client_auth(),
         };
         let end_entity = EndEntityCert::try_from(leaf)?;
-        end_entity.verify_for_usage(SIGNATURES.all, &self.anchors, others, now, usage, None, None)?;
+        let path = end_entity.verify_for_usage(
+            SIGNATURES.all,
+            &self.anchors,
+            others,
+            now,
+            usage,
+            None,
+            None,
+        )?;
+        for issuer in path.intermediate_certificates() {
+            self.check_issuer(&issuer.der())?;
+        }
         let facts = leaf::read(leaf, &[role])?;
         self.check_identity(&facts.id, expected)?;
         Ok(facts)
+    }
+
+    /// An issuer below a root names our trust domain: the root of an external authority may have others
+    /// below it, and theirs must not sign for us.
+    fn check_issuer(&self, der: &CertificateDer<'_>) -> Result<(), Rejection> {
+        let id = leaf::spiffe_id(&leaf::parse(der)?).ok();
+        match id.filter(|id| *id == self.domain.id()) {
+            Some(_) => Ok(()),
+            None => Err(Rejection::Issuer(self.domain.clone())),
+        }
     }
 
     fn check_identity(&self, id: &SpiffeId, expected: &Expected) -> Result<(), Rejection> {
@@ -146,24 +167,30 @@ fn check_size(leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Resul
     Ok(())
 }
 
-/// Trust in the root that a server itself presents, for a client that has nothing but a token.
+/// Trust in the authority that a server itself presents, for a client that has nothing but a token.
 ///
-/// With a pin, only a root with exactly that key counts. Without, the last certificate of the chain is
-/// taken at its word, which is for a server in dev mode on loopback only.
-fn presented_trust(others: &[CertificateDer<'_>], pin: Option<&str>) -> Result<Trust, Rejection> {
+/// With a pin, only one with exactly that key counts: a root, or the intermediate that an external
+/// authority has signed. Without, the last certificate of the chain is taken at its word, which is for a
+/// server in dev mode on loopback only.
+fn presented_trust(
+    others: &[CertificateDer<'_>],
+    pin: Option<&str>,
+    now: UnixTime,
+) -> Result<Trust, Rejection> {
     let candidate = match pin {
         Some(pin) => others.iter().find(|der| key_hash(der).as_deref() == Some(pin)),
         None => others.last(),
     };
     let root = candidate.ok_or(if pin.is_some() { Rejection::Pin } else { Rejection::Root })?;
     let certificate = leaf::parse(root)?;
-    // The signature by its own key vouches for the trust domain that the root names: anyone could wrap
-    // the pinned public key in a certificate with another name.
-    let is_root = certificate.is_ca()
-        && certificate.subject().as_raw() == certificate.issuer().as_raw()
-        && certificate.verify_signature(None).is_ok();
+    leaf::check_validity(&certificate, now)?;
+    // A root vouches for what it says by its own key. What an external authority has signed says nothing
+    // to us, as anyone could wrap the pinned public key in a certificate with another name: then the
+    // server's leaf vouches for the trust domain, being of it and signed by the pinned key.
+    let is_root = certificate.subject().as_raw() == certificate.issuer().as_raw();
+    let is_vouched = if is_root { certificate.verify_signature(None).is_ok() } else { pin.is_some() };
     let id = leaf::spiffe_id(&certificate)?;
-    if !is_root || !id.path().is_empty() {
+    if !is_vouched || !leaf::may_issue(&certificate) || !id.path().is_empty() {
         return Err(Rejection::Root);
     }
     let anchor = webpki::anchor_from_trusted_cert(root)?.to_owned();
@@ -217,7 +244,7 @@ impl ServerCertVerifier for ServerVerifier {
             TrustSource::Bundle(trust) => trust.as_ref(),
             TrustSource::Presented { pin } => {
                 check_size(end_entity, intermediates)?; // before looking into it for the root
-                presented = presented_trust(intermediates, pin.as_deref())?;
+                presented = presented_trust(intermediates, pin.as_deref(), now)?;
                 &presented
             }
         };

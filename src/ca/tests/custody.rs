@@ -299,7 +299,7 @@ proptest! {
             prop_assert!(end(&leaf.chain[1]) <= root.not_after());
         }
         let next = Root::create(&domain, at).unwrap();
-        if let Ok(cross) = crate::ca::cross::sign(root.signer().unwrap(), &next, ttl, at) {
+        if let Ok(cross) = crate::ca::cross::sign(root.signer().unwrap(), &next, &domain, ttl, at) {
             prop_assert!(end(&cross) <= root.not_after().min(next.not_after()) && end(&cross) > at);
         }
     }

@@ -11,6 +11,7 @@ mod discovery;
 mod drain;
 mod end_to_end;
 mod enrolment;
+mod external;
 mod frozen;
 mod keys;
 mod leave;
