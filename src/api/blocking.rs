@@ -5,12 +5,14 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 
+use super::answers::{Given, Question};
 use super::error::ApiError;
 use super::filter::{Filter, Schema};
 use super::query::{Consistency, Params, ReadOptions};
@@ -26,6 +28,8 @@ pub(super) struct Read {
     consistency: Consistency,
     layout: Layout,
     cached: bool,
+    /// The caller takes it compressed.
+    zipped: bool,
 }
 
 impl Read {
@@ -68,7 +72,8 @@ impl Read {
             index = current();
         }
         let cached = params.first("cached").is_some();
-        Ok(Self { index, consistency: options.consistency, layout: params.layout, cached })
+        let (layout, zipped) = (params.layout, params.zipped);
+        Ok(Self { index, consistency: options.consistency, layout, cached, zipped })
     }
 
     /// As [`Self::begin`] for an answer whose items can be filtered. A bad filter is told before the
@@ -90,7 +95,11 @@ impl Read {
 
     /// The answer, with Consul's four headers.
     pub(super) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Response {
-        let mut response = self.json_without_consistency(value);
+        self.complete(self.json_without_consistency(value))
+    }
+
+    /// Adds what only some endpoints tell.
+    fn complete(&self, mut response: Response) -> Response {
         reply::add_consistency(response.headers_mut(), self.consistency);
         if self.cached {
             reply::add_cache_hit(response.headers_mut());
@@ -101,6 +110,28 @@ impl Read {
     /// The answer of an endpoint that does not tell its consistency.
     pub(super) fn json_without_consistency<T: Serialize + ?Sized>(&self, value: &T) -> Response {
         self.with_index(reply::json(self.layout, value))
+    }
+
+    /// The body that [`Self::kept`] answers with.
+    pub(super) fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, ApiError> {
+        reply::encoded(self.layout, value)
+    }
+
+    /// As [`Self::json`], with a body that was made for the same question before if nothing has changed
+    /// since, and else with the one that `make` makes.
+    pub(super) fn kept(
+        &self,
+        app: &Shared,
+        question: Question,
+        make: impl FnOnce() -> Result<Bytes, ApiError>,
+    ) -> Result<Response, ApiError> {
+        // Before the data is read: an answer that is newer than its edition is kept for nobody.
+        let edition = app.state.catalog.edition(question.topic());
+        let response = match app.answers.give(question, edition, self.zipped, make)? {
+            Given::Plain(body) => reply::of_json(body),
+            Given::Zipped(body) => reply::of_zipped_json(body),
+        };
+        Ok(self.complete(self.with_index(response)))
     }
 
     /// 404 with the headers and nothing else, so that the caller can wait for what is not there.

@@ -1,12 +1,15 @@
 //! `/v1/catalog`: nodes, services and instances.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice::from_ref;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::json;
 
 use super::App;
+use super::answers::{Form, Question};
 use super::blocking::Read;
 use super::error::ApiError;
 use super::filter::{Filter, schema};
@@ -62,9 +65,11 @@ pub(super) async fn service(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
-    let topics = [Topic::Service(name.clone())];
-    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::CATALOG_SERVICE).await?;
-    Ok(answer(&app, &params, &read, &filter, &app.state.catalog.health(&name)))
+    let topic = Topic::Service(name.clone());
+    let (read, filter) =
+        Read::begin_filtered(&app, &params, from_ref(&topic), schema::CATALOG_SERVICE).await?;
+    let question = Question::new(Form::Catalog, topic, &params);
+    read.kept(&app, question, || encode(&app, &params, &read, &filter, &app.state.catalog.health(&name)))
 }
 
 pub(super) async fn connect(
@@ -73,18 +78,22 @@ pub(super) async fn connect(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
-    let topics = [Topic::Connect(name.clone())];
-    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::CATALOG_SERVICE).await?;
-    Ok(answer(&app, &params, &read, &filter, &app.state.catalog.connect(&name)))
+    let topic = Topic::Connect(name.clone());
+    let (read, filter) =
+        Read::begin_filtered(&app, &params, from_ref(&topic), schema::CATALOG_SERVICE).await?;
+    let question = Question::new(Form::Catalog, topic, &params);
+    read.kept(&app, question, || {
+        encode(&app, &params, &read, &filter, &app.state.catalog.connect(&name))
+    })
 }
 
-fn answer(
+fn encode(
     app: &super::Shared,
     params: &Params,
     read: &Read,
     filter: &Filter,
     entries: &[HealthEntry],
-) -> Response {
+) -> Result<Bytes, ApiError> {
     let datacenter = &app.state.catalog.settings().datacenter;
     let wanted = Wanted::new(params);
     let items: Vec<_> = entries
@@ -93,7 +102,7 @@ fn answer(
         .map(|entry| CatalogService::new(datacenter, entry))
         .filter(|service| filter.keeps(service))
         .collect();
-    read.json(&items)
+    read.encode(&items)
 }
 
 pub(super) async fn node(

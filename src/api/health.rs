@@ -1,8 +1,12 @@
 //! `/v1/health`: instances with their checks, and checks alone.
 
+use std::slice::from_ref;
+
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
 
+use super::answers::{Form, Question};
 use super::blocking::Read;
 use super::catalog::{Wanted, node_name, service_name};
 use super::error::ApiError;
@@ -20,10 +24,12 @@ pub(super) async fn service(
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
     let passing = params.passing()?;
-    let topics = [Topic::Service(name.clone())];
-    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::HEALTH).await?;
-    let wanted = Wanted::new(&params);
-    Ok(answer(&app, &read, &wanted, passing, &filter, &app.state.catalog.health(&name)))
+    let topic = Topic::Service(name.clone());
+    let (read, filter) = Read::begin_filtered(&app, &params, from_ref(&topic), schema::HEALTH).await?;
+    let question = Question::new(Form::Health, topic, &params);
+    read.kept(&app, question, || {
+        encode(&app, &read, &params, passing, &filter, &app.state.catalog.health(&name))
+    })
 }
 
 pub(super) async fn connect(
@@ -33,20 +39,23 @@ pub(super) async fn connect(
 ) -> Result<Response, ApiError> {
     let name = service_name(&name)?;
     let passing = params.passing()?;
-    let topics = [Topic::Connect(name.clone())];
-    let (read, filter) = Read::begin_filtered(&app, &params, &topics, schema::HEALTH).await?;
-    let wanted = Wanted::new(&params);
-    Ok(answer(&app, &read, &wanted, passing, &filter, &app.state.catalog.connect(&name)))
+    let topic = Topic::Connect(name.clone());
+    let (read, filter) = Read::begin_filtered(&app, &params, from_ref(&topic), schema::HEALTH).await?;
+    let question = Question::new(Form::Health, topic, &params);
+    read.kept(&app, question, || {
+        encode(&app, &read, &params, passing, &filter, &app.state.catalog.connect(&name))
+    })
 }
 
-fn answer(
+fn encode(
     app: &Shared,
     read: &Read,
-    wanted: &Wanted<'_>,
+    params: &Params,
     passing: bool,
     filter: &Filter,
     entries: &[HealthEntry],
-) -> Response {
+) -> Result<Bytes, ApiError> {
+    let wanted = Wanted::new(params);
     let datacenter = &app.state.catalog.settings().datacenter;
     let items: Vec<_> = entries
         .iter()
@@ -54,7 +63,7 @@ fn answer(
         .map(|entry| HealthJson::new(datacenter, entry))
         .filter(|entry| filter.keeps(entry))
         .collect();
-    read.json(&items)
+    read.encode(&items)
 }
 
 /// There are no gateways, so none leads to a service.

@@ -43,3 +43,12 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How long requests in flight may take to finish after the shutdown began.
 pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Encoded answers kept for those who ask the same again, in bytes: a hundred of services with a hundred
+/// instances each, which is 90 KB.
+pub(super) const MAX_KEPT_BYTES: usize = 16 * 1024 * 1024;
+/// The same in number; each costs its question besides.
+pub(super) const MAX_KEPT_ANSWERS: usize = 4096;
+/// Longer answers are made anew each time, so that one does not push out all others.
+pub(super) const MAX_KEPT_ANSWER_BYTES: usize = MAX_KEPT_BYTES / 8;
+/// Longest list of parameters of a question that is kept: texts of strangers are memory.
+pub(super) const MAX_KEPT_QUESTION_BYTES: usize = 1024;

@@ -18,10 +18,8 @@ use super::gate::Peer;
 use super::guard::Ends;
 use super::limits::HANDSHAKE_DEADLINE;
 use crate::model::hex;
+use crate::net::accept::TlsSource;
 use crate::net::local::LocalListener;
-
-/// The TLS settings of the moment: they change when the operator's files do.
-pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// One place to listen at.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 //! gate that asks `access` for the caller's permission, the routes merged in by other modules included. All bounds stand in `limits`.
 
 mod agent;
+mod answers;
 mod bans;
 mod blocking;
 mod body;
@@ -44,7 +45,7 @@ use axum::Router;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 
-pub use listen::{Listen, TlsSource};
+pub use listen::Listen;
 pub use routes::listing;
 pub use server::{BindError, Server};
 
@@ -133,6 +134,7 @@ struct Shared {
     /// True once the server shuts down: waiting queries answer at once.
     draining: watch::Receiver<bool>,
     leaves: leaf::Leaves,
+    answers: answers::Answers,
     /// Makes look-then-write of intentions and of sidecar ports atomic within this server.
     writes: Mutex<()>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, Query};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 
 use super::error::ApiError;
 use super::filter::{Filter, Schema};
@@ -32,11 +33,16 @@ const FILTERED: [&str; 14] = [
     "/v1/connect/intentions",
 ];
 
+/// Parameters on which no body depends.
+const UNSHAPING: [&str; 8] = ["index", "wait", "hash", "dc", "stale", "consistent", "cached", "token"];
+
 /// All parameters of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Params {
     pairs: Vec<(String, String)>,
     pub(super) layout: Layout,
+    /// Whether the caller takes a compressed body.
+    pub(super) zipped: bool,
 }
 
 /// How fresh an answer must be. One server holds all state, so all three read the same.
@@ -113,6 +119,13 @@ impl Params {
         Ok(Filter::compile(self.first("filter").unwrap_or_default(), schema)?)
     }
 
+    /// The parameters that shape the body of an answer: all but those known to say only when it is given,
+    /// to whom, and with which headers.
+    pub(super) fn shaping(&self) -> Vec<(String, String)> {
+        let shapes = |pair: &&(String, String)| !UNSHAPING.contains(&pair.0.as_str());
+        self.pairs.iter().filter(shapes).cloned().collect()
+    }
+
     /// The `node-meta` conditions as key and value.
     pub(super) fn node_meta(&self) -> Vec<(&str, &str)> {
         self.all("node-meta").map(|pair| pair.split_once(':').unwrap_or((pair, ""))).collect()
@@ -157,7 +170,8 @@ impl FromRequestParts<Arc<Shared>> for Params {
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, app)
             .await
             .map_err(|fault| ApiError::bad_request(format!("Invalid query string: {fault}")))?;
-        let mut params = Self { pairs, layout: Layout::Compact };
+        let zipped = takes_gzip(&parts.headers);
+        let mut params = Self { pairs, layout: Layout::Compact, zipped };
         if app.state.pretty || params.first("pretty").is_some() {
             params.layout = Layout::Pretty;
         }
@@ -172,13 +186,24 @@ impl FromRequestParts<Arc<Shared>> for Params {
     }
 }
 
+/// Whether `Accept-Encoding` names gzip, and not in order to refuse it.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|item| {
+        let (coding, weight) = item.split_once(';').unwrap_or((item, ""));
+        let weight = weight.trim().trim_start_matches("q=");
+        coding.trim().eq_ignore_ascii_case("gzip")
+            && !matches!(weight, "0" | "0." | "0.0" | "0.00" | "0.000")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn params(pairs: &[(&str, &str)]) -> Params {
         let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Params { pairs, layout: Layout::Compact }
+        Params { pairs, layout: Layout::Compact, zipped: false }
     }
 
     fn options(pairs: &[(&str, &str)]) -> Result<ReadOptions, String> {
@@ -211,6 +236,25 @@ mod tests {
         for (pairs, expected) in table {
             assert_eq!(options(&pairs), expected, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn gzip_is_taken_by_those_who_name_it() {
+        for (list, takes) in [
+            ("gzip", true),
+            ("deflate, GZIP", true),
+            ("gzip;q=0.5, br", true),
+            ("br", false),
+            ("identity", false),
+            ("", false),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("notgzip", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, list.parse().unwrap())]);
+            assert_eq!(takes_gzip(&headers), takes, "{list}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
     }
 
     #[test]

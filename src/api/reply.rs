@@ -1,6 +1,6 @@
 //! Bodies and headers of successful answers.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -18,7 +18,7 @@ const CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-cons
 const CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// How JSON is laid out: compact without a newline, or indented by four spaces with one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Layout {
     Compact,
     Pretty,
@@ -26,12 +26,25 @@ pub(super) enum Layout {
 
 /// 200 with a JSON body.
 pub(super) fn json<T: Serialize + ?Sized>(layout: Layout, value: &T) -> Response {
-    match encode(layout, value) {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(fault) => {
-            ApiError::internal(format!("the answer cannot be written as JSON: {fault}")).into_response()
-        }
-    }
+    encoded(layout, value).map_or_else(ApiError::into_response, of_json)
+}
+
+/// A body, for more than one answer.
+pub(super) fn encoded<T: Serialize + ?Sized>(layout: Layout, value: &T) -> Result<Bytes, ApiError> {
+    let encoded = encode(layout, value);
+    encoded
+        .map(Bytes::from)
+        .map_err(|fault| ApiError::internal(format!("the answer cannot be written as JSON: {fault}")))
+}
+
+/// 200 with a body that is JSON already.
+pub(super) fn of_json(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// 200 with a body that is JSON already, and compressed.
+pub(super) fn of_zipped_json(body: Bytes) -> Response {
+    ([(header::CONTENT_ENCODING, "gzip")], of_json(body)).into_response()
 }
 
 /// 200 with nothing in it and no content type: Consul's answer to writes on the agent.

@@ -19,6 +19,7 @@ use tower::{Layer, ServiceExt};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
+use super::answers::Answers;
 use super::gate::Peer;
 use super::leaf::Leaves;
 use super::limits::{
@@ -62,11 +63,13 @@ impl Server {
             listeners.push(listener);
         }
         let (draining, watch) = watch::channel(false);
+        let answers = Answers::new(state.metrics.clone());
         let shared = Shared {
             state,
             bound: addresses.iter().copied().flatten().collect(),
             draining: watch,
             leaves: Leaves::default(),
+            answers,
             writes: Mutex::new(()),
         };
         Ok(Self { listeners, addresses, router: routes::router(shared), draining })

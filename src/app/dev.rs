@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 use super::AppError;
 use super::demo::{Demo, card, story, traffic};
 use super::process::{Kind, Signals, hangups, runtime, until_told};
-use super::server::{self, DnsSettings, Server};
+use super::server::{self, DnsSettings, EtcdPort, Server};
 use crate::config::AgentKeys;
 use crate::model::{Action, CheckDefinition, Definition, NodeName};
 use crate::net::socket;
@@ -146,7 +146,7 @@ fn server_settings(settings: &Settings) -> Result<server::Settings, AppError> {
         grpc: settings.grpc,
         bundle: None,
         dns: settings.dns.map(|address| DnsSettings { address, names }),
-        etcd: settings.etcd,
+        etcd: settings.etcd.map(EtcdPort::from),
         node: settings.node.clone(),
         node_address: IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
         datacenter: settings.datacenter.clone(),

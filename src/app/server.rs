@@ -6,6 +6,7 @@ mod declared;
 mod etcd;
 mod https;
 mod listen;
+mod material;
 mod metrics;
 mod names;
 mod own;
@@ -24,6 +25,7 @@ pub use self::access::AccessSettings;
 use self::access::Keeper;
 use self::checks::Checks;
 use self::etcd::Etcd;
+pub use self::etcd::{EtcdPort, EtcdTls};
 pub use self::https::Https;
 pub use self::listen::HttpPlace;
 use self::metrics::{CountedStore, Sources, count_events};
@@ -71,8 +73,8 @@ pub struct Settings {
     pub bundle: Option<SocketAddr>,
     /// `None` answers no names.
     pub dns: Option<DnsSettings>,
-    /// Where etcd clients connect; loopback only. `None` opens no such port.
-    pub etcd: Option<SocketAddr>,
+    /// Where etcd clients connect. `None` opens no such port.
+    pub etcd: Option<EtcdPort>,
     pub node: NodeName,
     pub node_address: String,
     pub datacenter: String,
@@ -135,7 +137,7 @@ impl Server {
         count_events(&ca, &metrics);
         let keeper = Keeper::open(&store, &settings).await?;
         let audit = keeper.audit();
-        let places = listen::places(&settings, keeper.tls())?;
+        let places = listen::places(&settings, keeper.https())?;
         let mut grpc = bind_grpc(&settings, &catalog, &ca, keeper.access())?;
         own::register(&catalog, grpc.local_addr().port()).await?;
         let dns = names::bind(&settings, &catalog, &metrics)?;
@@ -145,7 +147,7 @@ impl Server {
         count_calls(&mut grpc, &metrics);
 
         let kv = Kv::open(Arc::clone(&store), catalog.clone()).await?;
-        let etcd = Etcd::open(&settings, &store, &catalog).await?;
+        let etcd = Etcd::open(&settings, &store, &catalog, keeper.etcd()).await?;
         let sources = Sources {
             catalog: catalog.clone(),
             kv: kv.clone(),

@@ -23,6 +23,21 @@ pub enum Topic {
     Intentions,
 }
 
+/// What an answer about a topic was made of. As long as it is the same, so is everything there is to read of
+/// the topic, and once another took its place it never comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edition {
+    index: Revision,
+    wording: u64,
+}
+
+#[cfg(test)]
+impl Edition {
+    pub(crate) const fn numbered(wording: u64) -> Self {
+        Self { index: 1, wording }
+    }
+}
+
 /// The indexes of all topics.
 #[derive(Debug)]
 pub(super) struct Indexes {
@@ -32,12 +47,15 @@ pub(super) struct Indexes {
     changed: HashMap<Topic, Revision>,
     /// When a service last lost its last instance.
     extinction: Revision,
+    /// How often outputs of checks that count for a topic changed, which moves no index. Begins anew when
+    /// the service does: by then its index is another.
+    wording: HashMap<Topic, u64>,
 }
 
 impl Indexes {
     pub(super) fn new(loaded: Revision) -> Self {
         let floor = loaded.max(1);
-        Self { floor, changed: HashMap::new(), extinction: floor }
+        Self { floor, changed: HashMap::new(), extinction: floor, wording: HashMap::new() }
     }
 
     /// The index of a topic. `present` says whether a service topic has any instance.
@@ -48,6 +66,16 @@ impl Indexes {
         }
     }
 
+    pub(super) fn edition(&self, topic: &Topic, present: bool) -> Edition {
+        let wording = self.wording.get(topic).copied().unwrap_or_default();
+        Edition { index: self.get(topic, present), wording }
+    }
+
+    /// Notes that an output changed.
+    pub(super) fn reword(&mut self, topic: Topic) {
+        *self.wording.entry(topic).or_default() += 1;
+    }
+
     /// Notes a change of a topic that has something to show.
     pub(super) fn bump(&mut self, topic: Topic, revision: Revision) {
         self.changed.insert(topic, revision);
@@ -56,6 +84,7 @@ impl Indexes {
     /// Notes that a service topic has lost its last instance.
     pub(super) fn extinct(&mut self, topic: &Topic, revision: Revision) {
         self.changed.remove(topic);
+        self.wording.remove(topic);
         self.extinction = revision;
     }
 }

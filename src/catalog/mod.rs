@@ -40,7 +40,7 @@ mod write;
 pub use self::bans::{MAX_BANS, MAX_REASON_BYTES};
 pub use self::commands::{IntentionRule, new_uuid};
 pub use self::external::{External, NodeUpdate};
-pub use self::index::Topic;
+pub use self::index::{Edition, Topic};
 pub use self::lease::LEASE_TTL;
 pub use self::queries::Sizes;
 pub use self::reports::{Reporter, Taken};

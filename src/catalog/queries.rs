@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Catalog, CheckRecord, HealthEntry, Holder, InstanceRecord, Interest, Node, Subscription, Topic,
-    proxies,
+    Catalog, CheckRecord, Edition, HealthEntry, Holder, InstanceRecord, Interest, Node, Subscription,
+    Topic, proxies,
 };
 use crate::model::{
     CheckStatus, EndpointId, InstanceId, Intention, Intentions, NodeName, Position, ServiceName, Verdict,
@@ -131,6 +131,12 @@ impl Catalog {
     #[must_use]
     pub fn index(&self, topic: &Topic) -> Revision {
         self.shared.read().state.index(topic)
+    }
+
+    /// What there is to read of a service topic, told from what there was before.
+    #[must_use]
+    pub fn edition(&self, topic: &Topic) -> Edition {
+        self.shared.read().state.edition(topic)
     }
 
     /// Waits until the index of a topic passes `index` or `timeout` is over; returns the current one.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::index::{Indexes, Topic};
 use super::key::StoredNode;
 use super::resource::Resource;
-use super::write::{Times, Write};
+use super::write::{Times, Write, topics_of};
 use super::{CheckRecord, InstanceRecord, LeaseId, node};
 use crate::model::ban::Subject;
 use crate::model::{
@@ -161,9 +161,16 @@ impl State {
 
     /// Keeps the output of a check without a commit: it moves no index and wakes nobody.
     pub(super) fn set_output(&mut self, node: &NodeName, id: &str, output: String) {
-        let record = self.nodes.get_mut(node).and_then(|state| state.checks.get_mut(id));
-        if let Some(record) = record {
-            Arc::make_mut(&mut record.check).output = output;
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        let Some(record) = state.checks.get_mut(id) else { return };
+        if record.check.output == output {
+            return;
+        }
+        let check = Arc::make_mut(&mut record.check);
+        check.output = output;
+        let about = check.instance.as_ref().map(|(instance, _)| instance.clone());
+        for topic in state.concerned(about.as_ref()).flat_map(|record| topics_of(&record.instance)) {
+            self.indexes.reword(topic);
         }
     }
 

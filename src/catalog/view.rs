@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::index::Topic;
+use super::index::{Edition, Topic};
 use super::resource::{Resource, Scope};
 use super::state::{NodeState, State, endpoint_of};
 use super::{CheckRecord, HealthEntry, Holder, InstanceRecord, Interest, Node};
@@ -39,6 +39,10 @@ impl State {
 
     pub(super) fn index(&self, topic: &Topic) -> Revision {
         self.indexes.get(topic, self.is_present(topic))
+    }
+
+    pub(super) fn edition(&self, topic: &Topic) -> Edition {
+        self.indexes.edition(topic, self.is_present(topic))
     }
 
     pub(super) fn service_tags(&self) -> BTreeMap<ServiceName, BTreeSet<String>> {

@@ -256,7 +256,7 @@ impl Write {
     }
 }
 
-fn topics_of(instance: &Instance) -> impl Iterator<Item = Topic> {
+pub(super) fn topics_of(instance: &Instance) -> impl Iterator<Item = Topic> {
     let connect = is_front(instance).then(|| Topic::Connect(endpoint_of(instance).0));
     std::iter::once(Topic::Service(instance.name.clone())).chain(connect)
 }

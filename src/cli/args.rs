@@ -36,9 +36,18 @@ pub struct ServerArgs {
     /// Where names are answered, over UDP and TCP; `off` for nowhere [default: 127.0.0.1:8600]
     #[arg(long, value_name = "IP:PORT")]
     pub dns_addr: Option<DnsAddr>,
-    /// Where etcd clients connect, in plain text and so on loopback only [default: no such port]
+    /// Where etcd clients connect; in plain text on loopback only [default: no such port]
     #[arg(long, value_name = "IP:PORT")]
     pub etcd_addr: Option<SocketAddr>,
+    /// Certificate chain of --etcd-addr, in PEM; read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires_all = ["etcd_addr", "etcd_key_file", "etcd_client_ca_file"])]
+    pub etcd_cert_file: Option<PathBuf>,
+    /// Its private key, in PEM, which nobody else may read
+    #[arg(long, value_name = "FILE", requires = "etcd_cert_file")]
+    pub etcd_key_file: Option<PathBuf>,
+    /// Let in etcd clients that have a certificate of this authority, and nobody else
+    #[arg(long, value_name = "FILE", requires = "etcd_cert_file")]
+    pub etcd_client_ca_file: Option<PathBuf>,
     /// Where other trust domains read the trust bundle, over HTTPS with the server's SVID [default: nowhere]
     #[arg(long, value_name = "IP:PORT")]
     pub bundle_addr: Option<SocketAddr>,

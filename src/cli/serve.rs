@@ -8,7 +8,9 @@ use super::args::{DnsAddr, ServerArgs};
 use super::error::{CliError, Exit, Fault};
 use super::failure::explain;
 use super::processes::{self, listen_address, log, node};
-use crate::app::server::{AccessSettings, DnsSettings, HttpPlace, Https, Settings, names};
+use crate::app::server::{
+    AccessSettings, DnsSettings, EtcdPort, EtcdTls, HttpPlace, Https, Settings, names,
+};
 use crate::app::{AppError, process};
 use crate::config::{AgentKeys, Loaded, PortSetting};
 use crate::model::Action;
@@ -57,10 +59,6 @@ fn settings(
         token_file: args.api_token_file.clone(),
         audit_log: args.audit_log.clone(),
     };
-    if access.require_token && args.etcd_addr.is_some() {
-        let usage = "--etcd-addr opens a port that asks for no token; leave it or --require-token out";
-        return Err(explain(AppError::Usage(usage.to_owned())));
-    }
     let advertised = agent.advertise_addr.map(|address| address.to_string());
     Ok(Settings {
         definitions,
@@ -73,7 +71,7 @@ fn settings(
         grpc,
         bundle: args.bundle_addr,
         dns: dns.map(|address| DnsSettings { address, names }),
-        etcd: args.etcd_addr,
+        etcd: etcd(args),
         node: node(args.node.as_ref().or(agent.node_name.as_ref())).map_err(explain)?,
         node_address: args.advertise.clone().or(advertised).unwrap_or_else(|| LOOPBACK.to_string()),
         datacenter: args
@@ -132,6 +130,19 @@ fn https(args: &ServerArgs, agent: &AgentKeys) -> Result<Option<Https>, CliError
     let from_file = agent.https.ca_file.clone().filter(|_| agent.https.verify_incoming == Some(true));
     let client_ca = args.https_client_ca_file.clone().or(from_file);
     Ok(Some(Https { address, keys: KeyFiles { certificate, key }, client_ca }))
+}
+
+/// The port for etcd clients; its three files come together or not at all.
+fn etcd(args: &ServerArgs) -> Option<EtcdPort> {
+    let files = (&args.etcd_cert_file, &args.etcd_key_file, &args.etcd_client_ca_file);
+    let tls = match files {
+        (Some(certificate), Some(key), Some(client_ca)) => Some(EtcdTls {
+            keys: KeyFiles { certificate: certificate.clone(), key: key.clone() },
+            client_ca: client_ca.clone(),
+        }),
+        _ => None,
+    };
+    args.etcd_addr.map(|address| EtcdPort { address, tls })
 }
 
 /// Where files say that the HTTP API listens.

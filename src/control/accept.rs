@@ -8,9 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -26,6 +25,7 @@ use super::peer::{Peer, Proven};
 use super::{limits, stopping};
 use crate::model::Bans;
 use crate::net::accept::Acceptor;
+use crate::net::http2;
 use crate::tls::{self, TlsError};
 
 /// Everything a connection needs.
@@ -109,7 +109,7 @@ impl Port {
             let answer = routes.clone().call(request);
             async move { answer.await.map(|answer| call.watch(answer)) }
         });
-        let connection = http2_settings().serve_connection(TokioIo::new(stream), service);
+        let connection = http2::server(&limits::HTTP2).serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -126,22 +126,6 @@ impl Port {
             tracing::debug!(peer = %address, %error, "gRPC connection broke");
         }
     }
-}
-
-fn http2_settings() -> http2::Builder<TokioExecutor> {
-    let mut settings = http2::Builder::new(TokioExecutor::new());
-    settings
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::MAX_STREAMS)
-        .max_header_list_size(limits::MAX_HEADER_LIST_BYTES)
-        .max_send_buf_size(limits::MAX_SEND_BUFFER_BYTES)
-        .max_pending_accept_reset_streams(limits::MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(limits::MAX_LOCAL_RESETS)
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(limits::PING_INTERVAL)
-        .keep_alive_timeout(limits::PING_TIMEOUT);
-    settings
 }
 
 /// Waits until whoever is at the other end is banned.

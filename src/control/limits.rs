@@ -2,26 +2,23 @@
 
 use std::time::Duration;
 
+use crate::net::http2::Allowance;
+
 /// Connections at once. Above the 10,000 sidecars to be held, below the usual 20,000 open files.
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// A client that has not finished TLS by then is holding a slot for nothing.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// HTTP/2 streams of one connection. A sidecar needs two, a tool some more.
-pub const MAX_STREAMS: u32 = 128;
-/// Header list of one request. Ours are under 1 KiB.
-pub const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Unsent bytes that HTTP/2 keeps for one stream.
-pub const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// What a client may have in flight toward us on one stream, and on all streams of a connection.
-pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-pub const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
-/// Streams reset before we took them, after which the connection is cut (rapid reset).
-pub const MAX_PENDING_RESETS: usize = 20;
-/// Streams that we reset ourselves for protocol errors, after which the connection is cut.
-pub const MAX_LOCAL_RESETS: usize = 64;
-/// HTTP/2 pings to a silent client, and how long it may take to answer.
-pub const PING_INTERVAL: Duration = Duration::from_secs(10);
-pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What one connection may have of HTTP/2.
+pub const HTTP2: Allowance = Allowance {
+    // HTTP/2 streams of one connection. A sidecar needs two, a tool some more.
+    streams: 128,
+    // Header list of one request. Ours are under 1 KiB.
+    header_list_bytes: 16 * 1024,
+    send_buffer_bytes: 64 * 1024,
+    stream_window_bytes: 64 * 1024,
+    connection_window_bytes: 256 * 1024,
+    ping_interval: Duration::from_secs(10),
+};
 
 /// One gRPC message in either direction.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::net::http2::Allowance;
+
 /// Longest key, written for the store: a byte below 0x80 counts once, any other twice.
 pub const MAX_KEY_BYTES: usize = 1000;
 /// Largest request, etcd's `--max-request-bytes`.
@@ -49,22 +51,20 @@ pub(super) const OUTBOUND: usize = 2;
 /// How often a watch that asked for it hears that nothing has happened, etcd's.
 pub(super) const PROGRESS: Duration = Duration::from_secs(600);
 
+/// A client that has not finished TLS by then is holding a slot for nothing.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections at once.
 pub(super) const MAX_CONNECTIONS: usize = 4096;
-/// HTTP/2 streams of one connection: calls, keep-alives and watches.
-pub(super) const MAX_STREAMS: u32 = 1024;
-/// Header list of one request.
-pub(super) const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Unsent bytes that HTTP/2 keeps for one stream.
-pub(super) const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// What a client may have in flight toward us on one stream, and on all streams of a connection.
-pub(super) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-pub(super) const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// Streams reset before we took them, and reset by ourselves, after which the connection is cut.
-pub(super) const MAX_PENDING_RESETS: usize = 20;
-pub(super) const MAX_LOCAL_RESETS: usize = 64;
-/// HTTP/2 pings to a silent client, and how long it may take to answer.
-pub(super) const PING_INTERVAL: Duration = Duration::from_secs(10);
-pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What one connection may have of HTTP/2.
+pub(super) const HTTP2: Allowance = Allowance {
+    // calls, keep-alives and watches.
+    streams: 1024,
+    // Header list of one request.
+    header_list_bytes: 16 * 1024,
+    send_buffer_bytes: 256 * 1024,
+    stream_window_bytes: 256 * 1024,
+    connection_window_bytes: 1024 * 1024,
+    ping_interval: Duration::from_secs(10),
+};
 /// How long calls may take to end after the shutdown began.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

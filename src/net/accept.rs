@@ -3,8 +3,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 
 /// First pause after running out of descriptors or memory; doubles up to `LONGEST_PAUSE`.
@@ -12,6 +14,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// Ten milliseconds doubled five times. A third of the second in which everybody shall be served again
 /// once there are descriptors: those who came meanwhile have to be accepted first.
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+
+/// The TLS settings of the moment: they change when the operator's files do.
+pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// A listener with its pause after resource errors.
 pub struct Acceptor {

@@ -10,6 +10,7 @@ pub mod capacity;
 pub mod deadlines;
 pub mod drain;
 pub mod handover;
+pub mod http2;
 pub mod limits;
 pub mod local;
 pub mod memory;

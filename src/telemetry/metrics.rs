@@ -73,6 +73,10 @@ pub(super) mod names {
         ("weft_http_requests", "HTTP API requests answered, by route and class of status code");
     pub(in super::super) const HTTP_SECONDS: Name =
         ("weft_http_request_seconds", "Time to answer an HTTP API request that does not block");
+    pub(in super::super) const HTTP_ANSWERS: Name = (
+        "weft_http_answers",
+        "Lists of instances that were made for a request, or kept from an earlier one, by source",
+    );
     pub(in super::super) const DNS_QUERIES: Name =
         ("weft_dns_queries", "DNS questions answered, by type and code of the answer");
     pub(in super::super) const DNS_DROPPED: Name =

@@ -64,6 +64,11 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: &'static str,
 }
@@ -82,6 +87,7 @@ struct Inner {
     grpc_requests: Family<GrpcLabels, Counter>,
     http_requests: Family<HttpLabels, Counter>,
     http_seconds: Histogram,
+    http_answers: Family<SourceLabels, Counter>,
     dns_queries: Family<DnsLabels, Counter>,
     dns_dropped: Family<CauseLabels, Counter>,
     check_changes: Family<StatusLabels, Counter>,
@@ -108,6 +114,7 @@ impl ServerMetrics {
             grpc_requests: Family::default(),
             http_requests: Family::default(),
             http_seconds: Histogram::new(HTTP_BUCKETS_SECONDS),
+            http_answers: Family::default(),
             dns_queries: Family::default(),
             dns_dropped: Family::default(),
             check_changes: Family::default(),
@@ -122,6 +129,7 @@ impl ServerMetrics {
         add(&mut registry, names::GRPC_REQUESTS, inner.grpc_requests.clone());
         add(&mut registry, names::HTTP_REQUESTS, inner.http_requests.clone());
         add(&mut registry, names::HTTP_SECONDS, inner.http_seconds.clone());
+        add(&mut registry, names::HTTP_ANSWERS, inner.http_answers.clone());
         add(&mut registry, names::DNS_QUERIES, inner.dns_queries.clone());
         add(&mut registry, names::DNS_DROPPED, inner.dns_dropped.clone());
         add(&mut registry, names::CHECK_RESULTS, inner.check_changes.clone());
@@ -174,6 +182,12 @@ impl ServerMetrics {
         if let Some(took) = took {
             self.inner.http_seconds.observe(took.as_secs_f64());
         }
+    }
+
+    /// A list of instances was encoded for a request, or its encoding was kept from an earlier one.
+    pub fn http_answer(&self, kept: bool) {
+        let source = if kept { "kept" } else { "made" };
+        self.inner.http_answers.get_or_create(&SourceLabels { source }).inc();
     }
 
     /// A DNS question was answered; both are words of a closed list.

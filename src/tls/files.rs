@@ -1,6 +1,6 @@
 //! TLS from PEM files of the operator: certificates of names and addresses, not of the mesh.
 //!
-//! `app` uses it for the HTTPS port, `cli` to call one. The same protocol as everywhere (TLS 1.3, no
+//! `app` uses it for the HTTPS port and the one for etcd clients, `cli` to call the first. The same protocol as everywhere (TLS 1.3, no
 //! tickets), but the operator's authority decides who is who, so certificates with RSA keys are taken.
 
 use std::fs::File;
@@ -54,13 +54,14 @@ pub enum ClientAuthority {
     Required(PathBuf),
 }
 
-/// Settings of a server, for HTTP/1.1.
+/// Settings of a server that speaks `protocol`, an ALPN name.
 ///
 /// # Errors
 /// Which file cannot be used, and why.
 pub fn server_config(
     keys: &KeyFiles,
     clients: &ClientAuthority,
+    protocol: &[u8],
 ) -> Result<Arc<ServerConfig>, FileError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&OPERATORS));
     let builder = builder.with_protocol_versions(&VERSIONS).expect(FITS);
@@ -81,7 +82,7 @@ pub fn server_config(
         builder.with_single_cert(chain, key).map_err(|fault| at(&keys.certificate, fault))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

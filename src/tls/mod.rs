@@ -44,7 +44,8 @@ use crate::model::{Bundle, SpiffeId, TrustDomain, hex};
 pub const ALPN_LANE: &[u8] = b"weft/1";
 /// ALPN name of HTTP/2, which the control plane speaks.
 pub const ALPN_H2: &[u8] = b"h2";
-const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// ALPN name of HTTP/1.1, in which people and tools call.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {

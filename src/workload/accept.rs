@@ -6,9 +6,8 @@
 use std::io;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,6 +19,7 @@ use super::authority::Filter;
 use super::caller::Caller;
 use super::socket::Socket;
 use super::{limits, stopping};
+use crate::net::http2;
 use crate::net::seats::{Seat, Seats};
 
 /// Everything a connection needs.
@@ -102,7 +102,7 @@ async fn connection(
         request.extensions_mut().insert(caller);
         routes.clone().call(request)
     });
-    let connection = http2_settings().serve_connection(TokioIo::new(filtered), service);
+    let connection = http2::server(&limits::HTTP2).serve_connection(TokioIo::new(filtered), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -114,20 +114,4 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(?caller, %error, "a workload's connection broke");
     }
-}
-
-fn http2_settings() -> http2::Builder<TokioExecutor> {
-    let mut settings = http2::Builder::new(TokioExecutor::new());
-    settings
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::MAX_STREAMS)
-        .max_header_list_size(limits::MAX_HEADER_LIST_BYTES)
-        .max_send_buf_size(limits::MAX_SEND_BUFFER_BYTES)
-        .max_pending_accept_reset_streams(limits::MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(limits::MAX_LOCAL_RESETS)
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(limits::PING_INTERVAL)
-        .keep_alive_timeout(limits::PING_TIMEOUT);
-    settings
 }

@@ -2,28 +2,25 @@
 
 use std::time::Duration;
 
+use crate::net::http2::Allowance;
+
 /// Connections at once of users on the list. An application needs one or two.
 pub const MAX_CONNECTIONS: usize = 128;
 /// Connections at once of all others: enough to tell each what is wrong, and no more.
 pub const MAX_STRANGERS: usize = 8;
 /// Time for the first 24 bytes of HTTP/2, which come with the connection.
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
-/// HTTP/2 streams of one connection: four kinds that stay open, some calls, and some slack.
-pub const MAX_STREAMS: u32 = 32;
-/// Header list of one request. Those of clients are under 1 KiB.
-pub const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
-/// Unsent bytes that HTTP/2 keeps for one stream.
-pub const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// What a client may have in flight toward us on one stream, and on all streams of a connection.
-pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-pub const CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
-/// Streams reset before we took them, after which the connection is cut (rapid reset).
-pub const MAX_PENDING_RESETS: usize = 20;
-/// Streams that we reset ourselves for protocol errors, after which the connection is cut.
-pub const MAX_LOCAL_RESETS: usize = 64;
-/// HTTP/2 pings to a silent client, and how long it may take to answer.
-pub const PING_INTERVAL: Duration = Duration::from_secs(30);
-pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What one connection may have of HTTP/2.
+pub const HTTP2: Allowance = Allowance {
+    // four kinds that stay open, some calls, and some slack.
+    streams: 32,
+    // Header list of one request. Those of clients are under 1 KiB.
+    header_list_bytes: 8 * 1024,
+    send_buffer_bytes: 64 * 1024,
+    stream_window_bytes: 64 * 1024,
+    connection_window_bytes: 128 * 1024,
+    ping_interval: Duration::from_secs(30),
+};
 /// One request. The longest holds a token of [`MAX_TOKEN_BYTES`].
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024;
 /// Longest token that is looked at.

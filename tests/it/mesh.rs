@@ -39,7 +39,7 @@ pub(crate) async fn server_answering(names: dns::Settings) -> Server {
 
 /// As [`server`], with a port for etcd clients.
 pub(crate) async fn server_with_etcd() -> Server {
-    Server::start(server::Settings { etcd: Some(ANY), ..settings() }).await.unwrap()
+    Server::start(server::Settings { etcd: Some(ANY.into()), ..settings() }).await.unwrap()
 }
 
 fn settings() -> server::Settings {

@@ -10,13 +10,13 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use super::Settings;
-use super::https::Material;
+use super::material::Material;
 use crate::access::Access;
 use crate::access::audit::{AuditLog, Entry};
-use crate::api::TlsSource;
 use crate::app::AppError;
 use crate::control::{self, Asked};
 use crate::model::hex;
+use crate::net::accept::TlsSource;
 use crate::store::Store;
 
 /// Longest token file that is read.
@@ -39,7 +39,8 @@ pub struct AccessSettings {
 pub(super) struct Keeper {
     access: Access,
     audit: Option<AuditLog>,
-    tls: Option<Material>,
+    https: Option<Material>,
+    etcd: Option<Material>,
     token_file: Option<PathBuf>,
 }
 
@@ -49,12 +50,17 @@ impl Keeper {
     /// # Errors
     /// When a file cannot be used, or nobody could ever get in.
     pub(super) async fn open(store: &Arc<dyn Store>, settings: &Settings) -> Result<Self, AppError> {
-        let https = settings.https.as_ref();
+        let (https, etcd) = (settings.https.as_ref(), settings.etcd.as_ref());
         let settings = &settings.access;
         let access = Access::new(Arc::clone(store), settings.require_token);
         let audit = settings.audit_log.as_deref().map(AuditLog::open).transpose()?;
-        let tls = https.map(|https| Material::load(https, settings.require_token)).transpose()?;
-        let keeper = Self { access, audit, tls, token_file: settings.token_file.clone() };
+        let keeper = Self {
+            access,
+            audit,
+            https: https.map(|https| https.material(settings.require_token)).transpose()?,
+            etcd: etcd.map(|etcd| etcd.material(settings.require_token)).transpose()?.flatten(),
+            token_file: settings.token_file.clone(),
+        };
         keeper.read_token().await?;
         let no_operator =
             settings.token_file.is_none() && https.is_none_or(|https| https.client_ca.is_none());
@@ -75,8 +81,12 @@ impl Keeper {
         &self.access
     }
 
-    pub(super) fn tls(&self) -> Option<TlsSource> {
-        self.tls.as_ref().map(Material::source)
+    pub(super) fn https(&self) -> Option<TlsSource> {
+        self.https.as_ref().map(Material::source)
+    }
+
+    pub(super) fn etcd(&self) -> Option<TlsSource> {
+        self.etcd.as_ref().map(Material::source)
     }
 
     pub(super) fn audit(&self) -> Option<AuditLog> {
@@ -92,7 +102,7 @@ impl Keeper {
         if let Some(audit) = &self.audit {
             audit.reopen().await?;
         }
-        if let Some(tls) = &self.tls {
+        for tls in self.https.iter().chain(&self.etcd) {
             tls.refresh()?;
         }
         self.read_token().await

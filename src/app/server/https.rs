@@ -1,15 +1,12 @@
-//! The HTTPS port: the operator's certificate, taken anew from its files when they change.
+//! The HTTPS port: the operator's certificate, and who among its callers is an operator.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use rustls::ServerConfig;
-
-use crate::api::TlsSource;
+use super::material::Material;
 use crate::app::AppError;
-use crate::tls::files::{self, ClientAuthority, KeyFiles};
+use crate::tls::ALPN_HTTP1;
+use crate::tls::files::{ClientAuthority, KeyFiles};
 
 /// What a server is told of its HTTPS port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,38 +18,13 @@ pub struct Https {
     pub client_ca: Option<PathBuf>,
 }
 
-/// The settings of the moment, and the files they come from.
-pub(super) struct Material {
-    keys: KeyFiles,
-    clients: ClientAuthority,
-    current: Arc<ArcSwap<ServerConfig>>,
-}
-
-impl Material {
-    /// # Errors
-    /// When one of the files cannot be used.
-    pub(super) fn load(https: &Https, tokens_required: bool) -> Result<Self, AppError> {
-        let clients = match &https.client_ca {
+impl Https {
+    pub(super) fn material(&self, tokens_required: bool) -> Result<Material, AppError> {
+        let clients = match &self.client_ca {
             None => ClientAuthority::None,
             Some(path) if tokens_required => ClientAuthority::Optional(path.clone()),
             Some(path) => ClientAuthority::Required(path.clone()),
         };
-        let config = files::server_config(&https.keys, &clients)?;
-        let current = Arc::new(ArcSwap::new(config));
-        Ok(Self { keys: https.keys.clone(), clients, current })
-    }
-
-    /// Reads the files again; on a fault the old settings go on.
-    ///
-    /// # Errors
-    /// When one of the files cannot be used.
-    pub(super) fn refresh(&self) -> Result<(), AppError> {
-        self.current.store(files::server_config(&self.keys, &self.clients)?);
-        Ok(())
-    }
-
-    pub(super) fn source(&self) -> TlsSource {
-        let current = Arc::clone(&self.current);
-        Arc::new(move || current.load_full())
+        Material::load(&self.keys, clients, ALPN_HTTP1)
     }
 }

@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{Settings, free};
-use crate::api::{Listen, TlsSource};
+use crate::api::Listen;
 use crate::app::AppError;
+use crate::net::accept::TlsSource;
 
 /// Stands for the address of a UNIX socket.
 pub(super) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

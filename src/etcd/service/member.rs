@@ -22,7 +22,7 @@ impl Cluster for Service {
         let member = Member {
             id: self.id,
             name: self.name.clone(),
-            client_ur_ls: vec![format!("http://{}", self.address)],
+            client_ur_ls: vec![self.url.clone()],
             ..Member::default()
         };
         Ok(Response::new(MemberListResponse { header: self.header_now(), members: vec![member] }))

@@ -5,7 +5,6 @@ mod lease;
 mod member;
 mod watch;
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt};
@@ -34,7 +33,8 @@ pub(super) struct Service {
     /// Of the cluster and of its one member; never 0.
     pub(super) id: u64,
     pub(super) name: String,
-    pub(super) address: SocketAddr,
+    /// Where clients reach it.
+    pub(super) url: String,
     pub(super) stop: channel::Receiver<bool>,
 }
 

@@ -1,5 +1,5 @@
 //! Who may use the HTTP API: every route with every kind of caller, and the program around it.
 
 mod audit;
-mod routes;
+pub(crate) mod routes;
 mod tokens;

@@ -9,10 +9,10 @@ use weft::store::MemoryStore;
 
 use crate::http::Api;
 
-pub(super) const OPERATOR: &str = "an-operator-token-of-32-characters";
+pub(crate) const OPERATOR: &str = "an-operator-token-of-32-characters";
 
 /// An API that wants tokens, with the operator's known.
-pub(super) async fn closed() -> Api {
+pub(crate) async fn closed() -> Api {
     Api::start_with(|state| {
         state.access = Access::new(Arc::new(MemoryStore::new()), true);
         state.access.set_operator(OPERATOR).unwrap();
@@ -21,7 +21,7 @@ pub(super) async fn closed() -> Api {
 }
 
 /// A token with these scopes.
-pub(super) async fn token(api: &Api, scopes: &[&str]) -> String {
+pub(crate) async fn token(api: &Api, scopes: &[&str]) -> String {
     let body = json!({ "scopes": scopes, "description": "test" }).to_string();
     let headers = [("X-Consul-Token", OPERATOR)];
     let answer = api.send("POST", "/v1/weft/api-tokens", &headers, &body).await;

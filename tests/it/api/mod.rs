@@ -1,6 +1,7 @@
 //! The HTTP API: answers compared with those of a real Consul 1.8.7, and its defences.
 
 mod agent;
+mod answers;
 mod authority;
 mod bans;
 mod blocking;

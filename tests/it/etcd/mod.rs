@@ -54,7 +54,7 @@ impl Etcd {
         let catalog = Catalog::open(Arc::clone(&store), settings).await.unwrap();
         let keys = Keys::open(Arc::clone(&store)).await.unwrap();
         let listener = socket::listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let server = Server::new(listener, keys.clone(), &catalog).unwrap();
+        let server = Server::new(listener, None, keys.clone(), &catalog).unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async { drop(stopped.await) }));

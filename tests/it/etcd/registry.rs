@@ -146,7 +146,7 @@ async fn other_hosts_are_refused_at_the_start() {
     let keys = Keys::open(store).await.unwrap();
     for address in ["0.0.0.0:0", "[::]:0"] {
         let listener = socket::listen(address.parse().unwrap()).unwrap();
-        let refused = Server::new(listener, keys.clone(), &etcd.catalog);
+        let refused = Server::new(listener, None, keys.clone(), &etcd.catalog);
         let refused = refused.err().unwrap();
         assert!(matches!(refused, EtcdError::NotLoopback(_)), "{refused}");
         assert!(refused.to_string().contains("loopback only"), "{refused}");
@@ -166,5 +166,5 @@ async fn the_program_says_why_it_does_not_start() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(!ended.status.success(), "{said}");
     assert!(said.contains("loopback only, not on 0.0.0.0:"), "{said}");
-    assert!(said.contains("give --etcd-addr 127.0.0.1:2379"), "{said}");
+    assert!(said.contains("--etcd-client-ca-file"), "{said}");
 }

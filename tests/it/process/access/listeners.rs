@@ -183,6 +183,7 @@ async fn binds_that_would_be_open_are_refused() {
     let everywhere = format!("0.0.0.0:{}", free_port());
     let here = local(free_port()).to_string();
     let tls = ["--https-cert-file", certificate, "--https-key-file", key];
+    let etcd_tls = ["--etcd-cert-file", certificate, "--etcd-key-file", key];
     for (flags, code, said) in [
         (vec!["--http-addr", &everywhere], 2, "listens on loopback only"),
         (vec!["--http-addr", &everywhere, "--require-token"], 2, "lock everybody out"),
@@ -220,7 +221,15 @@ async fn binds_that_would_be_open_are_refused() {
             "no certificate",
         ),
         (vec!["--http-addr", "unix://relative"], 2, "not the path of a socket"),
-        (vec!["--require-token", "--etcd-addr", &here], 2, "asks for no token"),
+        (vec!["--require-token", "--etcd-addr", &here], 2, "nothing to show who they are"),
+        (vec!["--etcd-addr", &everywhere], 2, "listens on loopback only"),
+        (vec!["--etcd-addr", &here, "--etcd-cert-file", certificate], 2, "--etcd-key-file"),
+        (vec!["--etcd-addr", &here, "--etcd-client-ca-file", certificate], 2, "--etcd-cert-file"),
+        (
+            [&["--etcd-addr", &here, "--etcd-client-ca-file", key], &etcd_tls[..]].concat(),
+            1,
+            "no certificate",
+        ),
     ] {
         let (grpc, http) = (local(free_port()).to_string(), local(free_port()).to_string());
         let mut args = vec!["server", "--memory", "--dns-addr", "off", "--grpc-addr", &grpc];

@@ -3,6 +3,7 @@
 
 mod canary;
 mod docs;
+mod etcd;
 mod listeners;
 mod pki;
 mod scan;
