@@ -167,7 +167,7 @@ async fn silent_peers_do_not_slow_the_others_down() {
     println!("2,000 silent peers: p99 {alone:?} alone, {beside:?} beside them, {ratio:.2} times");
     println!("they came within {arrived:?} and were gone {reaped:?} later");
     if is_slow {
-        assert!(ratio <= 3.0, "p99 is {ratio:.2} times what it was");
+        assert!(ratio <= 2.0, "p99 is {ratio:.2} times what it was");
         assert!(reaped <= Duration::from_secs(6), "{reaped:?}");
     }
     assert_eq!(db.metric(&limit("inbound_tls")).await, Some(0.0));
