@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure().bytes(".").compile_fds(etcd)?;
     tonic_prost_build::configure().compile_fds(protox::compile(SPIFFE_PROTOS, ["proto"])?)?;
     pack_relocations();
-    Ok(())
+    gather_sidecar()
 }
 
 /// Relative relocations in their short form (DT_RELR): a loader that reads 20 KiB of them instead of
@@ -34,6 +34,23 @@ fn pack_relocations() {
     if native && is_set("CARGO_CFG_TARGET_ENV", "gnu") && libc_version() >= Some((2, 36)) {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
+}
+
+/// What a sidecar runs is put next to each other (`link/record` finds out what that is). Each page that is
+/// used brings its neighbours into memory: scattered over the program, a fifth of it brings most of it.
+/// Only the linkers that come with the compiler and with binutils are known to read the file.
+fn gather_sidecar() -> Result<(), Box<dyn Error>> {
+    const ORDER: &str = "link/sidecar.ld";
+    println!("cargo:rerun-if-changed={ORDER}");
+    let var = |name: &str| std::env::var(name).unwrap_or_default();
+    let flags = var("CARGO_ENCODED_RUSTFLAGS");
+    let other_linker = ["fuse-ld", "linker="].iter().any(|word| flags.contains(word))
+        || !var("RUSTC_LINKER").is_empty();
+    if var("PROFILE") == "release" && var("CARGO_CFG_TARGET_OS") == "linux" && !other_linker {
+        let order = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join(ORDER);
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", order.display());
+    }
+    Ok(())
 }
 
 fn libc_version() -> Option<(u32, u32)> {

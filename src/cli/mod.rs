@@ -153,6 +153,35 @@ enum Command {
     Version,
 }
 
+/// The commands that are sidecars, by themselves: to know every other command and its flags would cost
+/// each of them half a megabyte for as long as it runs.
+#[derive(Debug, Parser)]
+struct Alone {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: SidecarCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SidecarCommand {
+    Proxy(args::ProxyCommand),
+    Run(args::RunArgs),
+}
+
+impl Alone {
+    /// `None` when it is another command, or not quite this one: whoever knows all of them explains that.
+    fn parse(args: &[OsString]) -> Option<Cli> {
+        args.get(1).filter(|word| *word == "proxy" || *word == "run")?;
+        let Self { global, command } = Self::try_parse_from(args).ok()?;
+        let command = match command {
+            SidecarCommand::Proxy(proxy) => Command::Proxy(proxy),
+            SidecarCommand::Run(run) => Command::Run(run),
+        };
+        Some(Cli { global, command })
+    }
+}
+
 /// Whose words are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
@@ -195,7 +224,7 @@ pub fn main() -> ExitCode {
 
 /// Runs one command; gives its exit code.
 fn run(args: Vec<OsString>, stage: &mut Stage<'_>) -> u8 {
-    match Cli::try_parse_from(args) {
+    match Alone::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
         Ok(cli) => {
             let flags = Flags { http_addr: cli.global.http_addr.clone(), ..Flags::default() };
             execute(&cli, &flags, Dialect::Weft, stage)
@@ -283,4 +312,33 @@ fn print(report: &Report, cli: &Cli, dialect: Dialect, stage: &mut Stage<'_>) ->
 /// Writes a line that does not matter to the outcome: nothing can be done when nobody listens.
 fn say(to: &mut dyn Write, what: &dyn Display) {
     let _nobody_listens = writeln!(to, "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_sidecar_means_the_same_alone() {
+        for line in [
+            "weft proxy --config web.hcl",
+            "weft proxy --config web.hcl --server a:1 --admin-addr 127.0.0.1:2 --output json",
+            "weft run --name web --port 80 -- sleep 1",
+        ] {
+            let whole = Cli::try_parse_from(words(line)).unwrap();
+            let alone = Alone::parse(&words(line)).expect(line);
+            assert_eq!(format!("{alone:?}"), format!("{whole:?}"));
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_explained_is_left_to_who_knows_all() {
+        for line in ["weft proxy --help", "weft proxy --confg x", "weft run", "weft", "weft services"] {
+            assert!(Alone::parse(&words(line)).is_none(), "{line}");
+        }
+    }
 }

@@ -11,9 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// First pause after running out of descriptors or memory; doubles up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// Ten milliseconds doubled five times. A third of the second in which everybody shall be served again
+/// Ten milliseconds doubled four times. A sixth of the second in which everybody shall be served again
 /// once there are descriptors: those who came meanwhile have to be accepted first.
-const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 /// The TLS settings of the moment: they change when the operator's files do.
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;

@@ -96,11 +96,12 @@ impl Wire {
             return Err(Fault::Io(io::ErrorKind::InvalidData.into())); // no honest record is so long
         }
         self.input.clear();
-        if rest.is_empty() {
+        if rest.len() > self.input.capacity() {
+            self.input = Vec::with_capacity(rest.len()); // growing would double it, for as long as a stall lasts
+        } else if rest.is_empty() {
             self.input = Vec::new();
-        } else {
-            self.input.extend_from_slice(rest);
         }
+        self.input.extend_from_slice(rest);
         Ok(())
     }
 

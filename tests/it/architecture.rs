@@ -244,3 +244,13 @@ fn what_is_allowed_is_not_reported() {
     let text = "//! x\n#[cfg(test)]\nmod tests;\n\nuse crate::catalog::Catalog;\n";
     assert_eq!(faults("proxy/dial.rs", text), ["src/proxy/dial.rs: proxy must not use catalog"]);
 }
+
+/// Tests wait for conditions; where they let time pass, they say what for.
+#[test]
+fn no_test_sleeps_but_by_a_name_that_says_why() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let sleeps =
+        |(path, text): &(String, String)| path != "pace.rs" && text.contains(&["sleep", "("].concat());
+    let found: Vec<String> = rust_files(&dir).into_iter().filter(sleeps).map(|(path, _)| path).collect();
+    assert!(found.is_empty(), "a bare sleep: use a helper of tests/it/pace.rs in {found:?}");
+}

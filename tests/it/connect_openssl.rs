@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +12,7 @@ use weft::model::ban::Subject;
 use weft::model::{Action, Reason};
 use weft::tls::KeyRequest;
 
+use crate::pace::look_again;
 use crate::plane::{Authority, Plane, application, echo, local, name, pair, soon};
 use crate::programs;
 
@@ -99,7 +99,7 @@ async fn server(dir: &Path, port: u16) -> Child {
     let server = openssl(dir, &arguments);
     let listens = async {
         while tokio::net::TcpStream::connect(&address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            look_again().await;
         }
     };
     soon("a listening OpenSSL", listens).await;

@@ -17,6 +17,7 @@ use weft::model::Action;
 use weft::model::ban::Subject;
 use weft::tls::{self, Identity};
 
+use crate::pace::look_again;
 use crate::plane::{Authority, Plane, echo, name, pair, soon};
 use crate::process::slow;
 
@@ -112,7 +113,7 @@ async fn silent_nameless_and_denied_crowds_reach_no_application() {
     let _connected = web.dial("db").await;
     let arrival = async {
         while reached.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            look_again().await;
         }
     };
     soon("the first one who may", arrival).await;
@@ -200,7 +201,7 @@ async fn no_session_is_accepted_after_expiry_ban_or_rotation() {
     assert_eq!(replays(&db, &config_of_short, 5).await, (5, 0));
     let expired = async {
         while std::time::SystemTime::now() <= short.not_after() + Duration::from_secs(1) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            look_again().await;
         }
     };
     soon("the expiry", expired).await;
@@ -269,7 +270,7 @@ async fn broken_handshakes_end_and_reach_nobody() {
     let _connected = web.dial("db").await;
     let arrival = async {
         while reached.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            look_again().await;
         }
     };
     soon("an honest one", arrival).await;

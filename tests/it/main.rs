@@ -32,6 +32,7 @@ mod mesh;
 mod metrics;
 mod netns;
 mod overload;
+mod pace;
 mod plane;
 mod process;
 mod programs;

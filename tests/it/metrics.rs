@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use weft::model::CheckStatus;
 
 use crate::http;
 use crate::mesh;
+use crate::pace::look_again;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(600);
@@ -82,7 +83,7 @@ async fn shows(address: SocketAddr, expected: &[&str]) -> String {
             return page;
         }
         assert!(started.elapsed() < DEADLINE, "{missing:?} is not in\n{page}");
-        sleep(Duration::from_millis(10)).await;
+        look_again().await;
     }
 }
 

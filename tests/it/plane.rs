@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::pace::look_again;
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -269,7 +270,7 @@ impl Plane {
     pub async fn shows(&self, sample: &str, wanted: impl Fn(f64) -> bool) {
         let shown = async {
             while !wanted(self.metric(sample)) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                look_again().await;
             }
         };
         soon(sample, shown).await;

@@ -3,11 +3,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::http::Api;
+use crate::pace::look_again;
 use crate::plane::DEADLINE;
 use crate::programs;
 
@@ -46,7 +46,7 @@ async fn eventually(what: &str, api: &Api, holds: impl Fn(&Value) -> bool) -> Va
             if holds(&ca) {
                 return ca;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            look_again().await;
         }
     };
     tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(|_| panic!("not in time: {what}"))

@@ -1,12 +1,11 @@
 //! The program under Consul's name: words and exit codes that no recording has.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::Consul;
 use crate::http::{Api, PATIENCE};
+use crate::pace::look_again;
 
 /// A line, its exit code, what it prints, and how what it says on stderr begins.
 const OUTCOMES: &[(&str, i32, &str, &str)] = &[
@@ -180,7 +179,7 @@ async fn an_agent_starts_where_it_is_told() {
     let services = ["catalog", "services", &address];
     let wait = async {
         while consul.run(&services).await.out != "consul\nweb\n" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            look_again().await;
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.expect("the agent does not list its services");

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::Consul;
 use crate::http::{Api, PATIENCE};
+use crate::pace::look_again;
 
 fn start(consul: &Consul, args: &[&str]) -> Child {
     let mut command = Command::from(consul.command());
@@ -20,7 +20,7 @@ fn start(consul: &Consul, args: &[&str]) -> Child {
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            look_again().await;
         }
     };
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{what}");

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Ran, weft};
 use crate::http::{Api, PATIENCE};
+use crate::pace::{look_again, pause, throughout};
 
 async fn at(api: &Api, args: &[&str]) -> Ran {
     weft(&[("WEFT_HTTP_ADDR", &api.address.to_string())], args).await
@@ -55,12 +56,7 @@ async fn a_wait_ends_when_the_service_comes() {
     let waiting = tokio::spawn(async move {
         weft(&[("WEFT_HTTP_ADDR", &address)], &["wait", "late", "--timeout", "20s"]).await
     });
-    // Waits until the query blocks, or else nothing would be shown.
-    let mut left = api.catalog.settings().node.as_str().len() + 50;
-    while left > 0 && !waiting.is_finished() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        left -= 1;
-    }
+    throughout(Duration::from_millis(500)).await;
     assert!(!waiting.is_finished(), "it did not wait");
     let begun = Instant::now();
     api.put("/v1/agent/service/register", r#"{"Name":"late","Port":1}"#).await;
@@ -128,7 +124,7 @@ async fn a_log_is_followed() {
     let env = [("WEFT_HTTP_ADDR", ports[0].as_str())];
     let ready = async {
         while weft(&env, &["info"]).await.code != 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            look_again().await;
         }
     };
     tokio::time::timeout(PATIENCE, ready).await.expect("the server does not start");
@@ -143,7 +139,7 @@ async fn a_log_is_followed() {
             kill_process(pid, Signal::HUP).unwrap();
             tokio::select! {
                 line = lines.next_line() => break line.unwrap(),
-                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                () = pause(Duration::from_millis(50)) => {}
             }
         }
     };

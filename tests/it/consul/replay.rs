@@ -8,6 +8,7 @@ use super::compare::{Bindings, Difference, compare};
 use super::expectations::{DIFFERENCES, GAPS, Row};
 use super::world::World;
 use crate::http;
+use crate::pace::look_again;
 
 /// The captures in the order they were made, on one server.
 const CAPTURES: [&str; 12] = [
@@ -163,7 +164,7 @@ impl Replay {
                 self.bindings = bindings;
                 return found;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            look_again().await;
         }
     }
 

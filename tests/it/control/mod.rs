@@ -18,9 +18,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pace::look_again;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use weft::agent::{self, Agent};
 use weft::ca::{self, Ca, Custody};
 use weft::catalog::{self, Catalog};
@@ -174,7 +175,7 @@ pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < DEADLINE, "not in time: {what}");
-        sleep(Duration::from_millis(2)).await;
+        look_again().await;
     }
 }
 

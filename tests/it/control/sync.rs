@@ -18,6 +18,7 @@ use weft::pb::sync_response::Message as Response;
 use super::enrol::as_agent;
 use super::{Options, Plane, endpoints, eventually, instance, name, within};
 
+use crate::pace::throughout;
 use CheckStatus::{Critical, Passing};
 
 fn at(status: CheckStatus) -> Vec<(String, u16, CheckStatus)> {
@@ -191,7 +192,7 @@ async fn a_crash_is_noticed_when_the_lease_runs_out() {
     let db = plane.agent("db", &[]).await;
     eventually("the endpoint", || endpoints(&web, "db").len() == 1).await;
     // A while longer than the lease: heartbeats keep it.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    throughout(Duration::from_millis(1500)).await;
     assert_eq!(endpoints(&web, "db").len(), 1);
     drop(db);
     eventually("the end of the stream", || plane.sessions.connected() == 1).await;
@@ -343,7 +344,7 @@ async fn an_agent_waits_for_its_server() {
     let refused = || agent.handle.status.borrow().last_error.clone();
     eventually("the reason", || refused().is_some_and(|error| error.contains("cannot be reached")))
         .await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    throughout(Duration::from_secs(1)).await;
     let _plane = Plane::over(store, address, Options::default()).await;
     let back = tokio::time::Instant::now();
     eventually("the first snapshot", || agent.handle.status.borrow().synced).await;

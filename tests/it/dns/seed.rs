@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
 use weft::app::server::{Server, names};
 use weft::config::{DnsKeys, ZoneKeys, ZoneKind};
 
 use super::port::register;
 use super::tools::{app, dig};
+use crate::pace::look_again;
 use crate::process::slow;
 use crate::programs;
 use crate::{http, mesh};
@@ -54,7 +54,7 @@ async fn until_answered(dns: SocketAddr, args: &[&str], line: &str) -> String {
             return said;
         }
         assert!(started.elapsed() < Duration::from_secs(20), "{line:?} is not in {said}");
-        sleep(Duration::from_millis(20)).await;
+        look_again().await;
     }
 }
 

@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
-use tokio::time::sleep;
 use weft::app::server::Server;
 use weft::catalog::{Owner, Unlisted};
 use weft::model::{Definition, ServiceName};
 
 use super::port::server;
+use crate::pace::look_again;
 use crate::{mesh, programs};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(20);
 
 /// Runs `dig` and gives what it prints.
 pub(crate) async fn dig(dns: SocketAddr, args: &[&str]) -> String {
@@ -86,7 +85,7 @@ async fn until_served(front: SocketAddr, names: &[&str]) {
             return;
         }
         assert!(started.elapsed() < PATIENCE, "{seen:?} instead of {wanted:?}");
-        sleep(POLL).await;
+        look_again().await;
     }
 }
 

@@ -21,6 +21,7 @@ use weft::pb::etcd::etcdserverpb::{
 use weft::pb::etcd::mvccpb::Event;
 
 use super::*;
+use crate::pace::look_again;
 use crate::programs;
 
 const REQUESTS: usize = 1500;
@@ -59,13 +60,13 @@ impl Real {
         let started = Instant::now();
         while tokio::net::TcpStream::connect(client).await.is_err() {
             assert!(started.elapsed() < DEADLINE, "the real etcd does not listen");
-            sleep(Duration::from_millis(20)).await;
+            look_again().await;
         }
         let mut connected = Client::connect(client).await;
         // It listens before it has a leader.
         while connected.kv.range(under("a")).await.is_err() {
             assert!(started.elapsed() < DEADLINE, "the real etcd does not serve");
-            sleep(Duration::from_millis(20)).await;
+            look_again().await;
         }
         Self { _process: process, _data: data, client: connected }
     }

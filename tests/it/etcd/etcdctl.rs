@@ -6,6 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use super::*;
+use crate::pace::pause;
 use crate::{mesh, programs};
 
 async fn etcdctl(address: SocketAddr, args: &[&str]) -> Output {
@@ -53,7 +54,7 @@ async fn etcdctl_puts_with_a_lease_that_expires_and_watches_it() {
     let first = async {
         loop {
             said(address, &["put", "/services/probe", "x"]).await;
-            sleep(Duration::from_millis(50)).await;
+            pause(Duration::from_millis(50)).await;
         }
     };
     tokio::select! {

@@ -11,10 +11,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pace::look_again;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use weft::catalog::{self, Catalog};
 use weft::etcd::{Bridge, Keys, Server};
@@ -136,7 +137,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < DEADLINE, "not in time: {what}");
-        sleep(Duration::from_millis(5)).await;
+        look_again().await;
     }
 }
 

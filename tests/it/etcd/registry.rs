@@ -11,6 +11,7 @@ use weft::pb::etcd::etcdserverpb::{
 use weft::pb::etcd::mvccpb::event::EventType;
 
 use super::*;
+use crate::pace::{look_again, throughout};
 
 const VALUE: &str = r#"{"address": "10.0.0.1:8080", "port": 8080}"#;
 
@@ -123,14 +124,14 @@ async fn a_server_that_comes_back_deregisters_nobody() {
     client.lease.lease_grant(LeaseGrantRequest { ttl: 3, id: 42 }).await.unwrap();
     client.put("/services/user-service/instance-1", VALUE, 42).await;
     eventually("the instance", || etcd.instances("user-service") == instance_1()).await;
-    sleep(Duration::from_secs(2)).await; // most of the period is over
+    throughout(Duration::from_secs(2)).await; // most of the period is over
     let store = etcd.stop().await;
     let etcd = Etcd::over(store).await;
     let back = Instant::now();
     let mut client = etcd.client().await;
     while back.elapsed() < Duration::from_millis(2500) {
         assert_eq!(etcd.instances("user-service"), instance_1(), "after {:?}", back.elapsed());
-        sleep(Duration::from_millis(50)).await;
+        look_again().await;
     }
     let (requests, outgoing) = mpsc::channel(1);
     requests.send(LeaseKeepAliveRequest { id: 42 }).await.unwrap();

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::rig::{Rig, SIDES, Wire, hash_of_noise, hash_until_end, send_noise};
+use crate::pace::throughout;
 use crate::plane::soon;
 use crate::process::slow;
 
@@ -130,7 +131,7 @@ async fn a_long_silence_ends_nothing(wire: Wire) {
     let (mut client, mut server) = rig.connected().await;
     let mut half_closed = rig.connected().await;
     half_closed.0.shutdown().await.unwrap();
-    tokio::time::sleep(silence).await;
+    throughout(silence).await;
     for (one, other) in [(&mut client, &mut server)] {
         one.write_all(b"still there?").await.unwrap();
         soon("question", other.read_exact(&mut [0; 12])).await.unwrap();

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft::model::Reason;
 
+use crate::pace::{look_again, pause};
 use crate::plane::{DEADLINE, Plane, echo, pair, soon};
 
 async fn accept(app: &TcpListener) -> TcpStream {
@@ -60,7 +61,7 @@ async fn rotation_loses_no_connection() {
     let rotate = async {
         for identity in identities {
             db.identity.send_replace(Some(identity));
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            pause(Duration::from_millis(2)).await;
         }
     };
     let address = web.upstreams["db"];
@@ -90,7 +91,7 @@ async fn who_drains_is_not_dialled_in_vain() {
     let drained = tokio::spawn(db.proxy.take().unwrap().drain(Duration::from_secs(10)));
     let refused = async {
         while TcpStream::connect(db.inbound).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            look_again().await;
         }
     };
     let refused = tokio::time::timeout(Duration::from_secs(2), refused).await;
@@ -114,7 +115,7 @@ async fn come_down_to(what: &str, most: usize, addresses: &[SocketAddr]) {
     let until = tokio::time::Instant::now() + DEADLINE;
     while sockets(addresses) > most {
         assert!(tokio::time::Instant::now() < until, "{what}: {} sockets", sockets(addresses));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        look_again().await;
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::foreign;
 use super::relay::Relay;
+use crate::pace;
 use crate::plane::{Authority, DEADLINE, Plane, Tuning, application, local, soon};
 
 /// What the sidecars speak to each other.
@@ -218,7 +219,7 @@ pub(super) async fn hash_at_a_pace<R: AsyncRead + Unpin>(
                 hash.update(&bytes[..count]);
                 total += count as u64;
                 if !pause.is_zero() {
-                    tokio::time::sleep(pause).await;
+                    pace::pause(pause).await;
                 }
             }
         }

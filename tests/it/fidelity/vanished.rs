@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 use super::rig::{Rig, Wire};
 use crate::netns::Host;
+use crate::pace::look_again;
 use crate::plane::{local, soon};
 use crate::process::slow;
 
@@ -68,7 +69,7 @@ async fn vanish(place: Place, wire: Wire, in_flight: bool) -> [Duration; 2] {
     // Of what nobody has acknowledged the kernel knows another deadline.
     let all_arrived = async {
         while !host.is_quiet() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            look_again().await;
         }
     };
     soon("acknowledgement of everything", all_arrived).await;

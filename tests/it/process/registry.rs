@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -27,6 +27,7 @@ use weft::pb::registry_client::RegistryClient;
 
 use super::mesh::Mesh;
 use super::support::within;
+use crate::pace::pause;
 
 /// The shortest lease there is.
 const TTL_S: u32 = 5;
@@ -77,7 +78,7 @@ async fn a_lease_is_kept_and_runs_out() {
     while registered.elapsed() < Duration::from_secs(u64::from(TTL_S) + 1) {
         requests.send(pb::KeepAliveRequest { lease }).await.unwrap();
         assert_eq!(within("the answer", answers.message()).await.unwrap().unwrap().ttl_s, TTL_S);
-        sleep(Duration::from_millis(500)).await;
+        pause(Duration::from_millis(500)).await;
     }
     assert_eq!(mesh.passing("cache").await, ["cache"], "a lease that is kept has run out");
     let last = Instant::now();

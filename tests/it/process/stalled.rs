@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::pair::{Pair, exchange_times};
 use super::support::{slow, until, within};
 use crate::fidelity::rig::{SIDES, Side, Wire, fill, send_noise};
+use crate::pace::pause;
 
 const STALLED: usize = 60;
 /// What a direction whose reader stalls may cost each of the two sidecars, whether it never read or had
@@ -91,7 +92,7 @@ async fn settled(pair: &Pair) -> [u64; 2] {
     let memory = || pair.sidecars().map(|(_, sidecar)| sidecar.process.memory_bytes());
     let mut last = memory();
     until("memory that stays as it is", async || {
-        tokio::time::sleep(STILL).await;
+        pause(STILL).await;
         let now = memory();
         let still = now.iter().zip(&last).all(|(now, last)| now.abs_diff(*last) < STALLED_BYTES);
         last = now;

@@ -6,17 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::pace::look_again;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 /// Longest wait for anything here; most of it takes milliseconds.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
-/// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(10);
 /// Last lines of a process's output that a failed test shows.
 const SHOWN: usize = 30;
 /// Most lines of output that are kept; a soak writes millions.
@@ -163,7 +162,7 @@ impl Process {
             }
             assert!(self.is_running(), "{} ended before it logged {what}", self.name);
             assert!(started.elapsed() < DEADLINE, "{} did not log {what} in time", self.name);
-            sleep(POLL).await;
+            look_again().await;
         }
     }
 
@@ -232,7 +231,7 @@ pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
         assert!(started.elapsed() < DEADLINE, "not in time: {what}");
-        sleep(POLL).await;
+        look_again().await;
     }
 }
 

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use super::mesh::{Mesh, Sidecar, Spec, get, is_ready, send};
 use super::support::{Process, free_port, local, slow, until, within};
 use super::traffic::{App, Conversation, Load, Seen, ask};
+use crate::pace::look_again;
 
 /// With an upgrade socket of its own.
 fn upgradable(mesh: &Mesh, spec: Spec) -> Spec {
@@ -59,7 +59,7 @@ impl Witness {
                 last = stopped.load(Ordering::Relaxed);
                 assert_eq!(get(http, &path).await.json(), first, "after {looks} looks");
                 looks += 1;
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                look_again().await;
             }
             looks
         });
@@ -78,7 +78,7 @@ async fn is_always_ready(admin: std::net::SocketAddr, stop: Arc<AtomicBool>, cou
         let answer = send(admin, "GET", "/health/ready", "").await.unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
         count.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        look_again().await;
     }
 }
 

@@ -12,6 +12,7 @@ use weft::net::socket;
 use super::mesh::Mesh;
 use super::support::{slow, until, within};
 use crate::http::send;
+use crate::pace::pause;
 
 /// Memory that one waiting query may cost the server. Futures of a build without optimisation are larger.
 const MOST_BYTES: u64 = if cfg!(debug_assertions) { 64 * 1024 } else { 16 * 1024 };
@@ -87,7 +88,7 @@ async fn many_waiting_queries_cost_little_and_all_wake() {
     // A request that is read has its handler's memory: nothing says so but the figure standing still.
     let mut last = 0;
     until("the memory to settle", async || {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pause(Duration::from_millis(100)).await;
         let now = mesh.server().memory_bytes();
         std::mem::replace(&mut last, now).abs_diff(now) < 64 * 1024
     })
