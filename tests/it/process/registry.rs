@@ -31,7 +31,7 @@ use super::support::within;
 /// The shortest lease there is.
 const TTL_S: u32 = 5;
 
-async fn channel(mesh: &Mesh) -> Channel {
+pub(super) async fn channel(mesh: &Mesh) -> Channel {
     let pem = mesh.get("/v1/connect/ca/roots?pem=1").await.body;
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
