@@ -145,6 +145,8 @@ async fn every_metric_is_fed() {
     dns.send(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x06consul\0\0\x06\0\x01").await.unwrap();
     assert_eq!(http::send(http, "POST", "/v1/weft/tokens", r#"{"services":["x"]}"#).await.status, 200);
 
+    assert_eq!(http::send(http, "GET", "/v1/health/service/db", "").await.status, 200);
+
     // Its endpoint stays until the lease runs out, so that web learns the hard way.
     db.kill().await;
     for _ in 0..4 {
@@ -161,6 +163,7 @@ async fn every_metric_is_fed() {
             r#"weft_grpc_requests_total{method="/weft.v1.Identity/Enrol",code="ok"} 2"#,
             r#"weft_grpc_requests_total{method="/weft.v1.Mesh/Sync",code=""#,
             r#"weft_http_requests_total{route="/v1/weft/tokens",method="POST",class="2xx"} 1"#,
+            r#"weft_http_answers_total{source="made"} 1"#,
             r#"weft_certificates_issued_total{result="ok"} 2"#,
             r#"weft_tokens_total{event="created"} 1"#,
             r#"weft_dns_queries_total{type="SOA",rcode="NOERROR"} 1"#,

@@ -42,7 +42,7 @@ async fn a_watch_runs_its_program_for_every_change_and_for_no_other_reason() {
     let consul = Consul::of(&api);
     let seen = consul.dir.path().join("seen");
     api.put("/v1/kv/app/a", "1").await;
-    let program = "cat >> seen; echo $CONSUL_INDEX >> indexes";
+    let program = "echo $CONSUL_INDEX >> indexes; cat >> seen";
     let mut watch = start(&consul, &["watch", "-type=keyprefix", "-prefix=app/", program]);
     until("the first view", async || lines(&seen).len() == 1).await;
     // Neither of these changes the view.

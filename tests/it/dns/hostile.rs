@@ -15,7 +15,7 @@ use super::{outcome, question};
 use crate::process::slow;
 
 /// Questions for everything that answers are made of.
-fn questions() -> Vec<Vec<u8>> {
+pub(crate) fn questions() -> Vec<Vec<u8>> {
     let names = [
         "web.service.consul.",
         "v1.web.service.consul.",
@@ -43,7 +43,7 @@ fn questions() -> Vec<Vec<u8>> {
 }
 
 /// Changes some bytes of a message: flips, cuts, repeats, and numbers that lie.
-fn mutate(message: &mut Vec<u8>, rng: &mut Rng) {
+pub(crate) fn mutate(message: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..=rng.below(4) {
         let length = message.len();
         if length == 0 {

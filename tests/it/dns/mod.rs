@@ -1,7 +1,7 @@
 //! DNS: answers compared with those of a real Consul 1.8.7, zones, sizes, bad input, and the port with
 //! the programs that people point at it.
 
-mod hostile;
+pub(crate) mod hostile;
 mod names;
 mod port;
 mod recursors;
@@ -25,7 +25,7 @@ const DIG: u16 = 1232;
 const SOA: &str = "consul. 0 SOA ns.consul. hostmaster.consul. 1700000000 3600 600 86400 0";
 
 /// A question as clients send it.
-fn question(name: &str, kind: RecordType, room: Option<u16>) -> Message {
+pub(crate) fn question(name: &str, kind: RecordType, room: Option<u16>) -> Message {
     let mut message = Message::new(7, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     let labels = name.split('.').filter(|label| !label.is_empty()).map(str::as_bytes);

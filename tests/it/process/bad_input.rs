@@ -184,7 +184,7 @@ async fn tokens() {
         assert!(!ran.err.contains(parts[2]), "the secret is shown");
     }
     let elsewhere = other.token("web").await;
-    refused("a token of another mesh", &enrol(&elsewhere).await, 4, &[&server, "root"]);
+    refused("a token of another mesh", &enrol(&elsewhere).await, 4, &[&server, "pinned"]);
     assert!(mesh.passing("web").await.is_empty());
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Mesh {
     pub(super) http: SocketAddr,
     pub(super) grpc: SocketAddr,
     server: Option<Process>,
+    /// Where the server answers names, if anywhere.
+    names: Option<SocketAddr>,
     /// A dev server takes sidecars without tokens.
     leaf_ttl: Option<&'static str>,
 }
@@ -66,10 +68,20 @@ impl Mesh {
         Self::with(Some(leaf_ttl), local(0).ip()).await
     }
 
+    /// As [`Self::start`], and the server answers names, at the address given back.
+    pub(super) async fn start_with_names() -> (Self, SocketAddr) {
+        let mut mesh = Self::start().await;
+        mesh.stop_server().await;
+        let names = local(free_port());
+        mesh.names = Some(names);
+        mesh.start_server().await;
+        (mesh, names)
+    }
+
     async fn with(leaf_ttl: Option<&'static str>, ip: IpAddr) -> Self {
         let (http, grpc) = (local(free_port()), SocketAddr::new(ip, free_port()));
         let dir = tempfile::tempdir().unwrap();
-        let mut mesh = Self { dir, http, grpc, server: None, leaf_ttl };
+        let mut mesh = Self { dir, http, grpc, server: None, names: None, leaf_ttl };
         mesh.start_server().await;
         mesh
     }
@@ -84,7 +96,8 @@ impl Mesh {
         if self.leaf_ttl.is_none() {
             args.push(&data);
         }
-        args.extend(["--http-addr", &http, "--grpc-addr", &grpc, "--dns-addr", "off"]);
+        let names = self.names.map_or_else(|| "off".to_owned(), |names| names.to_string());
+        args.extend(["--http-addr", &http, "--grpc-addr", &grpc, "--dns-addr", &names]);
         args.extend(["--log-format", "json"]);
         self.server = Some(Process::start("server", &args, &[]));
         let http = self.http;

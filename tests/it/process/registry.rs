@@ -32,7 +32,7 @@ use crate::pace::pause;
 /// The shortest lease there is.
 const TTL_S: u32 = 5;
 
-async fn channel(mesh: &Mesh) -> Channel {
+pub(super) async fn channel(mesh: &Mesh) -> Channel {
     let pem = mesh.get("/v1/connect/ca/roots?pem=1").await.body;
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
