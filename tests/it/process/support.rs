@@ -84,9 +84,10 @@ impl Process {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Memory that it alone would give back, in bytes: shared pages count in proportion.
+    /// Memory that it has allocated, in bytes. The program's own pages are left out: a process's share of
+    /// them changes with every other one that starts or ends.
     pub(super) fn memory_bytes(&self) -> u64 {
-        field(&self.proc("smaps_rollup"), "Pss:") * 1024
+        field(&self.proc("smaps_rollup"), "Pss_Anon:") * 1024
     }
 
     pub(super) fn threads(&self) -> u64 {
