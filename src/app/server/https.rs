@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 
 use crate::api::TlsSource;
 use crate::app::AppError;
+use crate::tls;
 use crate::tls::files::{self, ClientAuthority, KeyFiles};
 
 /// What a server is told of its HTTPS port.
@@ -53,6 +54,15 @@ impl Material {
 
     pub(super) fn source(&self) -> TlsSource {
         let current = Arc::clone(&self.current);
-        Arc::new(move || current.load_full())
+        source(move || current.load_full())
+    }
+}
+
+/// TLS for the API with these settings.
+pub(super) fn source(settings: impl Fn() -> Arc<ServerConfig> + Send + Sync + 'static) -> TlsSource {
+    TlsSource {
+        settings: Arc::new(settings),
+        name: tls::certificate_name,
+        why: |fault| (tls::reason_of_io(fault), tls::rejection_of_io(fault).map(ToString::to_string)),
     }
 }

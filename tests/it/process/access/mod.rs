@@ -6,6 +6,7 @@ mod docs;
 mod listeners;
 mod pki;
 mod scan;
+mod signing;
 
 use std::path::Path;
 
