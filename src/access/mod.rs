@@ -47,7 +47,7 @@ pub enum Actor {
     Anonymous,
     /// The token of the operator's file.
     Operator,
-    /// A client certificate of the operator's authority, by its fingerprint.
+    /// A client certificate of the operator's authority, by its fingerprint and names.
     Certificate(String),
     Token {
         accessor: String,

@@ -30,10 +30,8 @@ pub(super) async fn rotate(
     params: Params,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, ApiError> {
-    only_here(&ends)?;
-    let patience = patience(&Fields::parse(&body, &["patience"])?)?;
-    let root = app.state.ca.rotate(patience).await?;
-    Ok(reply::json(params.layout, &RootReply { root }))
+    let (_, patience) = wish(&ends, &body, &["patience"])?;
+    Ok(begun(&params, app.state.ca.rotate(patience).await?))
 }
 
 /// Begins a rotation to a root whose key is sent along.
@@ -43,11 +41,9 @@ pub(super) async fn import(
     params: Params,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, ApiError> {
-    only_here(&ends)?;
-    let fields = Fields::parse(&body, &["certificate", "key", "patience"])?;
+    let (fields, patience) = wish(&ends, &body, &["certificate", "key", "patience"])?;
     let (certificate, key) = (fields.text("certificate")?, fields.text("key")?);
-    let root = app.state.ca.import(Some(certificate), key, patience(&fields)?).await?;
-    Ok(reply::json(params.layout, &RootReply { root }))
+    Ok(begun(&params, app.state.ca.import(Some(certificate), key, patience).await?))
 }
 
 /// A request for an external authority.
@@ -68,10 +64,21 @@ pub(super) async fn install(
     params: Params,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, ApiError> {
-    only_here(&ends)?;
-    let fields = Fields::parse(&body, &["chain", "patience"])?;
-    let root = app.state.ca.install(fields.text("chain")?, patience(&fields)?).await?;
-    Ok(reply::json(params.layout, &RootReply { root }))
+    let (fields, patience) = wish(&ends, &body, &["chain", "patience"])?;
+    Ok(begun(&params, app.state.ca.install(fields.text("chain")?, patience).await?))
+}
+
+/// What a caller on this machine wants a rotation to begin with, and how patient it is to be.
+fn wish(ends: &Ends, body: &[u8], names: &[&'static str]) -> Result<(Fields, Duration), ApiError> {
+    only_here(ends)?;
+    let fields = Fields::parse(body, names)?;
+    let patience = patience(&fields)?;
+    Ok((fields, patience))
+}
+
+/// The root that is going to sign.
+fn begun(params: &Params, root: String) -> Response {
+    reply::json(params.layout, &RootReply { root })
 }
 
 /// Whoever changes the roots decides on every identity.

@@ -31,7 +31,7 @@ pub(super) struct Ends {
     pub(super) peer: Peer,
     /// The address that was called; a UNIX socket has none.
     pub(super) local: Option<IpAddr>,
-    /// Fingerprint of the client's certificate, which the operator's authority has signed.
+    /// Fingerprint and names of the client's certificate, which the operator's authority has signed.
     pub(super) certificate: Option<Arc<str>>,
 }
 

@@ -5,10 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use aws_lc_rs::digest;
-use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -17,9 +15,33 @@ use tokio_rustls::TlsAcceptor;
 use super::gate::Peer;
 use super::guard::Ends;
 use super::limits::HANDSHAKE_DEADLINE;
-use crate::model::hex;
+use crate::model::Reason;
 use crate::net::accept::TlsSource;
 use crate::net::local::LocalListener;
+
+/// TLS as the process around the API has it.
+#[derive(Clone)]
+pub struct Tls {
+    pub settings: TlsSource,
+    /// How logs name the certificate of a client.
+    pub name: fn(&CertificateDer<'_>) -> String,
+    /// Why a handshake failed, and what was wrong with the client's certificate, if that was it.
+    pub why: fn(&io::Error) -> (Reason, Option<String>),
+}
+
+/// Why a connection carries no request. The other end learns nothing of it.
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    /// What was wrong with the client's certificate, if that was it.
+    pub(super) certificate: Option<String>,
+    pub(super) fault: io::Error,
+}
+
+impl From<io::Error> for Refused {
+    fn from(fault: io::Error) -> Self {
+        Self { reason: Reason::TlsHandshake, certificate: None, fault }
+    }
+}
 
 /// One place to listen at.
 #[derive(Clone)]
@@ -27,7 +49,7 @@ pub enum Listen {
     /// Port 0 picks a free one.
     Tcp(SocketAddr),
     /// A client certificate, when the settings ask for one, makes its owner an operator.
-    Tls(SocketAddr, TlsSource),
+    Tls(SocketAddr, Tls),
     Unix {
         path: PathBuf,
         mode: u32,
@@ -47,7 +69,7 @@ impl fmt::Display for Listen {
 /// A place that is bound.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Tls(TcpListener, TlsSource),
+    Tls(TcpListener, Tls),
     Unix(LocalListener),
 }
 
@@ -55,9 +77,7 @@ impl Listener {
     pub(super) async fn bind(place: &Listen) -> io::Result<Self> {
         Ok(match place {
             Listen::Tcp(address) => Self::Tcp(TcpListener::bind(address).await?),
-            Listen::Tls(address, source) => {
-                Self::Tls(TcpListener::bind(address).await?, Arc::clone(source))
-            }
+            Listen::Tls(address, source) => Self::Tls(TcpListener::bind(address).await?, source.clone()),
             Listen::Unix { path, mode } => Self::Unix(LocalListener::bind(path, *mode)?),
         })
     }
@@ -79,7 +99,7 @@ impl Listener {
             }
             Self::Tls(listener, source) => {
                 let (stream, peer) = listener.accept().await?;
-                (Raw::Tls(stream, source()), Peer::Tcp(peer))
+                (Raw::Tls(stream, source.clone()), Peer::Tcp(peer))
             }
             Self::Unix(listener) => {
                 let (stream, user) = listener.accept().await?;
@@ -92,7 +112,7 @@ impl Listener {
 /// A connection that was accepted; nothing was read of it.
 pub(super) enum Raw {
     Tcp(TcpStream),
-    Tls(TcpStream, Arc<ServerConfig>),
+    Tls(TcpStream, Tls),
     Unix(UnixStream),
 }
 
@@ -103,7 +123,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Raw {
     /// Makes the connection ready for HTTP; over TLS this is the handshake.
-    pub(super) async fn open(self, peer: Peer) -> io::Result<(Box<dyn Stream>, Ends)> {
+    pub(super) async fn open(self, peer: Peer) -> Result<(Box<dyn Stream>, Ends), Refused> {
         let ends = |local: Option<SocketAddr>, certificate| Ends {
             peer,
             local: local.map(|address| address.ip()),
@@ -114,13 +134,17 @@ impl Raw {
                 let local = tuned(&stream)?;
                 Ok((Box::new(stream), ends(Some(local), None)))
             }
-            Self::Tls(stream, config) => {
+            Self::Tls(stream, tls) => {
                 let local = tuned(&stream)?;
-                let handshake = TlsAcceptor::from(config).accept(stream);
-                let stream = timeout(HANDSHAKE_DEADLINE, handshake).await??;
+                let handshake = TlsAcceptor::from((tls.settings)()).accept(stream);
+                let stream = timeout(HANDSHAKE_DEADLINE, handshake).await.map_err(io::Error::from)?;
+                let stream = stream.map_err(|fault| {
+                    let (reason, certificate) = (tls.why)(&fault);
+                    Refused { reason, certificate, fault }
+                })?;
                 let certificates = stream.get_ref().1.peer_certificates();
                 let leaf = certificates.and_then(<[_]>::first);
-                let certificate = leaf.map(|leaf| fingerprint(leaf).into());
+                let certificate = leaf.map(|leaf| (tls.name)(leaf).into());
                 Ok((Box::new(stream), ends(Some(local), certificate)))
             }
             Self::Unix(stream) => Ok((Box::new(stream), ends(None, None))),
@@ -132,9 +156,4 @@ impl Raw {
 fn tuned(stream: &TcpStream) -> io::Result<SocketAddr> {
     let _best_effort = stream.set_nodelay(true);
     stream.local_addr()
-}
-
-/// SHA-256 of a certificate, in lower-case hex.
-fn fingerprint(der: &[u8]) -> String {
-    hex::encode(digest::digest(&digest::SHA256, der).as_ref())
 }

@@ -45,7 +45,7 @@ use axum::Router;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 
-pub use listen::Listen;
+pub use listen::{Listen, Tls};
 pub use routes::listing;
 pub use server::{BindError, Server};
 

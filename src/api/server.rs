@@ -21,14 +21,16 @@ use tower_http::compression::predicate::SizeAbove;
 
 use super::answers::Answers;
 use super::gate::Peer;
+use super::guard::Ends;
 use super::leaf::Leaves;
 use super::limits::{
     ACCEPT_PAUSE, DRAIN_DEADLINE, HEADER_DEADLINE, MAX_ACCEPT_PAUSE, MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_PEER, MAX_HEAD_BYTES, MIN_GZIP_BYTES, WRITE_STALL,
 };
-use super::listen::{Listen, Listener, Raw};
+use super::listen::{Listen, Listener, Raw, Refused, Stream};
 use super::stall::WriteStall;
 use super::{ApiState, Shared, routes};
+use crate::telemetry::ServerMetrics;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     addresses: Vec<Option<SocketAddr>>,
     router: Router,
+    metrics: ServerMetrics,
     draining: watch::Sender<bool>,
 }
 
@@ -64,6 +67,7 @@ impl Server {
         }
         let (draining, watch) = watch::channel(false);
         let answers = Answers::new(state.metrics.clone());
+        let metrics = state.metrics.clone();
         let shared = Shared {
             state,
             bound: addresses.iter().copied().flatten().collect(),
@@ -72,7 +76,7 @@ impl Server {
             answers,
             writes: Mutex::new(()),
         };
-        Ok(Self { listeners, addresses, router: routes::router(shared), draining })
+        Ok(Self { listeners, addresses, router: routes::router(shared), metrics, draining })
     }
 
     /// The addresses that were bound, in the order asked for; a UNIX socket has none.
@@ -90,6 +94,7 @@ impl Server {
         for listener in self.listeners {
             let context = Context {
                 router: self.router.clone(),
+                metrics: self.metrics.clone(),
                 draining: self.draining.subscribe(),
                 slots: Arc::clone(&slots),
                 peers: Arc::clone(&peers),
@@ -105,6 +110,7 @@ impl Server {
 /// What every accept loop needs.
 struct Context {
     router: Router,
+    metrics: ServerMetrics,
     draining: watch::Receiver<bool>,
     slots: Arc<Semaphore>,
     peers: Arc<Peers>,
@@ -131,9 +137,13 @@ async fn accept_loop(listener: Listener, context: Context) {
                     continue;
                 };
                 let (router, draining) = (context.router.clone(), context.draining.clone());
+                let metrics = context.metrics.clone();
                 connections.spawn(async move {
                     let _held = (slot, place);
-                    serve_connection(raw, peer, router, draining).await;
+                    match raw.open(peer).await {
+                        Ok(opened) => serve_connection(opened, peer, router, draining).await,
+                        Err(refused) => refuse(peer, &refused, &metrics),
+                    }
                 });
             }
             Err(fault) if is_about_one_connection(&fault) => {}
@@ -172,14 +182,21 @@ fn next_pause(pause: Duration) -> Duration {
     (pause * 2).min(MAX_ACCEPT_PAUSE)
 }
 
-async fn serve_connection(raw: Raw, peer: Peer, router: Router, mut draining: watch::Receiver<bool>) {
-    let (stream, ends) = match raw.open(peer).await {
-        Ok(opened) => opened,
-        Err(fault) => {
-            tracing::debug!(%peer, %fault, "HTTP connection refused");
-            return;
-        }
-    };
+fn refuse(peer: Peer, refused: &Refused, metrics: &ServerMetrics) {
+    let Refused { reason, certificate, fault } = refused;
+    match certificate {
+        Some(why) => tracing::info!(%peer, %reason, why, "refused a certificate over HTTPS"),
+        None => tracing::debug!(%peer, %fault, "HTTP connection refused"),
+    }
+    metrics.tls_refused("https", *reason);
+}
+
+async fn serve_connection(
+    (stream, ends): (Box<dyn Stream>, Ends),
+    peer: Peer,
+    router: Router,
+    mut draining: watch::Receiver<bool>,
+) {
     // Around all routes at once: a layer of the router would cost each waiting query an allocation.
     let zipping = CompressionLayer::new().compress_when(SizeAbove::new(MIN_GZIP_BYTES));
     let router = zipping.layer(router);

@@ -5,6 +5,8 @@ mod checks;
 mod declared;
 mod etcd;
 mod https;
+#[cfg(test)]
+mod impostors;
 mod listen;
 mod material;
 mod metrics;
@@ -256,6 +258,8 @@ fn count_calls(grpc: &mut control::Bound, metrics: &ServerMetrics) {
     grpc.on_answer(move |method, code| counting.grpc_request(method, code));
     let counting = metrics.clone();
     grpc.on_limited(move |limit| counting.signing_limited(limit));
+    let counting = metrics.clone();
+    grpc.on_refused(move |reason| counting.tls_refused("grpc", reason));
 }
 
 /// Everything that is bound and does not serve yet.

@@ -52,6 +52,14 @@ pub struct Jwt {
     pub not_after: SystemTime,
 }
 
+impl Jwt {
+    /// By what it is found again, and of no use to whoever reads it: SHA-256 in lower-case hex.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        hex::encode(digest::digest(&digest::SHA256, self.token.as_bytes()).as_ref())
+    }
+}
+
 /// The keys of one moment, the one that signed first in front.
 struct Keys {
     /// Grows with every change.

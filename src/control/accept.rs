@@ -23,7 +23,7 @@ use tower_service::Service as _;
 use super::answers::{Call, Tell};
 use super::peer::{Peer, Proven};
 use super::{limits, stopping};
-use crate::model::Bans;
+use crate::model::{Bans, Reason};
 use crate::net::accept::Acceptor;
 use crate::net::http2;
 use crate::tls::{self, TlsError};
@@ -37,7 +37,11 @@ pub(super) struct Port {
     pub max_connections: usize,
     pub bans: watch::Receiver<Arc<Bans>>,
     pub tell: Option<Tell>,
+    /// Hears why a handshake failed.
+    pub refused: Option<Refused>,
 }
+
+pub(super) type Refused = Arc<dyn Fn(Reason) + Send + Sync>;
 
 /// Why a connection never carried a request.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +85,20 @@ impl Port {
     async fn connection(self, tcp: TcpStream, address: SocketAddr, _slot: OwnedSemaphorePermit) {
         match self.handshake(tcp, address).await {
             Ok((stream, peer)) => self.http(stream, peer).await,
-            Err(error) => tracing::debug!(peer = %address, %error, "no gRPC connection"),
+            Err(error) => self.refuse(address, &error),
+        }
+    }
+
+    /// Says why a connection carries no request; the other end learns nothing of it.
+    fn refuse(&self, peer: SocketAddr, error: &HandshakeError) {
+        let tls = if let HandshakeError::Tls(fault) = error { Some(fault) } else { None };
+        let reason = tls.map_or(Reason::TlsHandshake, tls::reason_of_io);
+        match tls.and_then(tls::rejection_of_io) {
+            Some(why) => tracing::info!(%peer, %reason, %why, "refused a certificate over gRPC"),
+            None => tracing::debug!(%peer, %error, "no gRPC connection"),
+        }
+        if let Some(refused) = &self.refused {
+            refused(reason);
         }
     }
 

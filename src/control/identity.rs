@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::convert;
-use super::ledger::Ledger;
+use super::ledger::{self, Ledger};
 use super::limits::{MAX_ENROLMENTS, MAX_RENEWALS, MAX_TOKEN_BYTES, SIGNING_QUEUE_TIMEOUT};
 use super::peer::{Peer, Proven};
 use super::rates::{Limit, Rates};
 use super::stopping;
-use crate::ca::{Ca, CaError, Leaf};
+use crate::ca::{Ca, CaError, Jwt, Leaf};
 use crate::model::{Bans, JwtBundle, Serial, ServiceName};
 use crate::pb;
 
@@ -120,6 +120,17 @@ impl Identity {
         self.ca.issue_beside(&proven.id, &proven.serial, csr).map_err(|error| refusal(&error))
     }
 
+    /// A token of the caller's identity, for the application behind it.
+    fn minted(&self, proven: &Proven, request: &pb::MintJwtRequest) -> Result<Jwt, Status> {
+        let enrolment = sidecars(proven)?;
+        convert::audience(&request.audience)?;
+        let ttl = convert::jwt_ttl(request.ttl_s)?;
+        let sidecar = enrolment.as_deref().unwrap_or(proven.id.as_str());
+        self.rates.mint(sidecar, Instant::now()).map_err(too_often)?;
+        let jwt = self.ca.mint_jwt(&proven.id, &request.audience, ttl, proven.not_after);
+        jwt.map_err(|error| refusal(&error))
+    }
+
     async fn next(&self, peer: &Peer, proven: &Proven, csr: &[u8]) -> Result<Leaf, Status> {
         convert::csr(csr)?;
         let enrolment = Serial::parse(&proven.serial).map(|serial| serial.enrolment.to_string());
@@ -161,8 +172,7 @@ impl pb::identity_server::Identity for Identity {
         let peer = Peer::of(&request)?;
         let request = request.into_inner();
         let first = self.first(&peer, &request).await;
-        self.ledger.enrolled(peer.address, &request.service, first.as_ref());
-        match first {
+        match self.ledger.enter(entry("Enrol", &peer, None, &request.service), first).await {
             Ok(leaf) => {
                 tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "enrolled");
                 Ok(Response::new(self.certificate(leaf)))
@@ -182,8 +192,8 @@ impl pb::identity_server::Identity for Identity {
         let peer = Peer::of(&request)?;
         let (proven, _) = peer.service(SystemTime::now())?;
         let renewed = self.next(&peer, &proven, &request.into_inner().csr).await;
-        self.ledger.renewed(peer.address, &proven.id, renewed.as_ref());
-        let leaf = renewed?;
+        let leaf =
+            self.ledger.enter(entry("Renew", &peer, Some(&proven), proven.id.as_str()), renewed).await?;
         tracing::debug!(id = %leaf.id, serial = %leaf.serial, "renewed");
         Ok(Response::new(self.certificate(leaf)))
     }
@@ -195,21 +205,20 @@ impl pb::identity_server::Identity for Identity {
         let peer = Peer::of(&request)?;
         let (proven, _) = peer.service(SystemTime::now())?;
         let issued = self.beside(&proven, &request.into_inner().csr).await;
-        self.ledger.issued(peer.address, &proven.id, issued.as_ref());
-        let leaf = issued?;
+        let leaf =
+            self.ledger.enter(entry("Issue", &peer, Some(&proven), proven.id.as_str()), issued).await?;
         tracing::info!(peer = %peer.address, id = %leaf.id, serial = %leaf.serial, "issued for an application");
         Ok(Response::new(self.certificate(leaf)))
     }
 
     async fn mint_jwt(&self, request: Request<pb::MintJwtRequest>) -> Result<Response<pb::Jwt>, Status> {
-        let (proven, _) = Peer::of(&request)?.service(SystemTime::now())?;
-        sidecars(&proven)?;
-        let pb::MintJwtRequest { audience, ttl_s } = request.into_inner();
-        convert::audience(&audience)?;
-        let ttl = convert::jwt_ttl(ttl_s)?;
-        let jwt = self.ca.mint_jwt(&proven.id, &audience, ttl, proven.not_after);
-        let jwt = jwt.map_err(|error| refusal(&error))?;
-        tracing::debug!(id = %proven.id, ?audience, "token signed");
+        let peer = Peer::of(&request)?;
+        let (proven, _) = peer.service(SystemTime::now())?;
+        let request = request.into_inner();
+        let minted = self.minted(&proven, &request);
+        let subject = format!("{} for {}", proven.id, request.audience.join(" "));
+        let jwt = self.ledger.enter(entry("MintJwt", &peer, Some(&proven), &subject), minted).await?;
+        tracing::debug!(id = %proven.id, audience = ?request.audience, "token signed");
         let valid_for = jwt.not_after.duration_since(SystemTime::now()).unwrap_or_default();
         Ok(Response::new(pb::Jwt { token: jwt.token, valid_for_ms: milliseconds(valid_for) }))
     }
@@ -221,6 +230,16 @@ impl pb::identity_server::Identity for Identity {
         Peer::of(&request)?.service(SystemTime::now())?;
         Ok(Response::new(follow(self.ca.jwt_bundle(), self.stop.clone())))
     }
+}
+
+/// What the ledger is told of a call.
+fn entry<'a>(
+    call: &'static str,
+    peer: &Peer,
+    caller: Option<&'a Proven>,
+    subject: &'a str,
+) -> ledger::Request<'a> {
+    ledger::Request { call, peer: peer.address, caller: caller.map(|proven| &proven.id), subject }
 }
 
 /// The enrolment of a sidecar's certificate, if it names one. One that [`Identity::beside`] gave out is no
@@ -265,7 +284,7 @@ const fn is_wrong(code: Code) -> bool {
 
 fn too_often(limit: Limit) -> Status {
     Status::resource_exhausted(format!(
-        "certificates are asked for too often ({limit}); try again in a few seconds"
+        "this is asked for too often ({limit}); try again in a few seconds"
     ))
 }
 

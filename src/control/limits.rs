@@ -51,6 +51,10 @@ pub const REFUSED_SOURCE: Rate = Rate { burst: 250, per_second: 10 };
 pub const RENEW_ALL: Rate = Rate { burst: 5000, per_second: 500 };
 /// Renewals of one sidecar, whose certificates live for minutes at least, in dev mode for seconds.
 pub const RENEW_SIDECAR: Rate = Rate { burst: 10, per_second: 1 };
+/// Tokens of all sidecars for their applications; each is one signature and a line of the audit log.
+pub const MINT_ALL: Rate = Rate { burst: 5000, per_second: 500 };
+/// Tokens of one sidecar, which keeps 64 of them for half of their life of minutes.
+pub const MINT_SIDECAR: Rate = Rate { burst: 100, per_second: 10 };
 /// Buckets in one table, 100 bytes each.
 pub const MAX_RATED: usize = 16_384;
 

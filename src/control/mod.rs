@@ -42,8 +42,8 @@ use tonic_health::server::{HealthReporter, HealthService};
 use self::accept::Port;
 use self::bundle::BundlePort;
 use self::edges::Edges;
-pub use self::ledger::Asked;
 use self::ledger::Ledger;
+pub use self::ledger::{Asked, Written};
 use self::material::Material;
 use self::rates::Rates;
 use self::sessions::Sessions;
@@ -51,6 +51,7 @@ use self::sync::Context;
 use crate::access::Access;
 use crate::ca::{Ca, CaError};
 use crate::catalog::Catalog;
+use crate::model::Reason;
 use crate::net::socket;
 use crate::pb;
 use crate::pb::identity_server::IdentityServer;
@@ -153,6 +154,7 @@ impl Server {
             rates,
             ledger,
             tell: None,
+            refused: None,
         })
     }
 }
@@ -172,6 +174,7 @@ pub struct Bound {
     rates: Arc<Rates>,
     ledger: Ledger,
     tell: Option<answers::Tell>,
+    refused: Option<accept::Refused>,
 }
 
 /// The bundle endpoint, before it serves.
@@ -232,14 +235,20 @@ impl Bound {
         self.tell = Some(Arc::new(tell));
     }
 
-    /// Calls `tell` with each limit of rate that a request for a certificate meets. It must not block.
+    /// Calls `tell` with the reason of each handshake that failed. It must not block.
+    pub fn on_refused(&mut self, tell: impl Fn(Reason) + Send + Sync + 'static) {
+        self.refused = Some(Arc::new(tell));
+    }
+
+    /// Calls `tell` with each limit of rate that a request for a certificate or token meets. It must not block.
     pub fn on_limited(&self, tell: impl Fn(&'static str) + Send + Sync + 'static) {
         self.rates.listen(tell);
     }
 
-    /// Calls `tell` with each certificate that was asked for. It must not block.
-    pub fn on_certificate(&self, tell: impl Fn(Asked) + Send + Sync + 'static) {
-        self.ledger.listen(tell);
+    /// Calls `write` with each certificate and token that was asked for. What it cannot write down is not
+    /// handed out.
+    pub fn on_signed(&self, write: impl Fn(Asked) -> Written + Send + Sync + 'static) {
+        self.ledger.listen(write);
     }
 
     /// Serves until `shutdown`, then ends all streams and waits for the connections to close, at most
@@ -256,13 +265,14 @@ impl Bound {
             health,
             routes,
             tell,
+            refused,
             ..
         } = self;
         let (sink, tls) = watch::channel(Arc::clone(&material.config));
         let max_connections = context.settings.max_connections;
         let bans = context.catalog.bans();
         let following = material::follow_bans(bans.clone(), list.clone());
-        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, bans, tell };
+        let port = Port { tls, routes, stop: stop.subscribe(), max_connections, bans, tell, refused };
         tracing::info!(%address, dev = context.settings.dev, "gRPC port is open");
         set_health(&health, ServingStatus::Serving).await;
         let served = async {

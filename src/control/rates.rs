@@ -1,4 +1,4 @@
-//! How often certificates may be asked for: token buckets for each sidecar, service and source, and for
+//! How often certificates and tokens may be asked for: token buckets for each sidecar, service and source, and for
 //! all together. Pure but for a lock and a listener; `identity` asks it.
 //!
 //! Renewals and first certificates share no bucket, so that no storm of newcomers keeps a sidecar from
@@ -14,7 +14,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::time::Instant;
 
 use super::limits::{
-    ENROL_ALL, ENROL_SERVICE, MAX_RATED, REFUSED_SOURCE, RENEW_ALL, RENEW_SIDECAR, Rate,
+    ENROL_ALL, ENROL_SERVICE, MAX_RATED, MINT_ALL, MINT_SIDECAR, REFUSED_SOURCE, RENEW_ALL,
+    RENEW_SIDECAR, Rate,
 };
 use crate::model::ServiceName;
 
@@ -33,6 +34,8 @@ struct State {
     enrol_all: Bucket,
     enrol_service: Table<ServiceName>,
     refused_source: Table<IpAddr>,
+    mint_all: Bucket,
+    mint_sidecar: Table<String>,
     renew_all: Bucket,
     renew_sidecar: Table<String>,
 }
@@ -43,6 +46,8 @@ impl Rates {
             enrol_all: Bucket::full(ENROL_ALL, now),
             enrol_service: Table::new(ENROL_SERVICE, now),
             refused_source: Table::new(REFUSED_SOURCE, now),
+            mint_all: Bucket::full(MINT_ALL, now),
+            mint_sidecar: Table::new(MINT_SIDECAR, now),
             renew_all: Bucket::full(RENEW_ALL, now),
             renew_sidecar: Table::new(RENEW_SIDECAR, now),
         };
@@ -96,6 +101,20 @@ impl Rates {
             Err("renew_sidecar")
         } else if !state.renew_all.take(now) {
             Err("renew_all")
+        } else {
+            Ok(())
+        };
+        drop(state);
+        self.told(met)
+    }
+
+    /// Takes a token of the sidecar that `name` stands for.
+    pub(super) fn mint(&self, name: &str, now: Instant) -> Result<(), Limit> {
+        let mut state = self.lock();
+        let met = if !state.mint_sidecar.take(&name.to_owned(), now) {
+            Err("mint_sidecar")
+        } else if !state.mint_all.take(now) {
+            Err("mint_all")
         } else {
             Ok(())
         };

@@ -87,8 +87,14 @@ pub(super) mod names {
         ("weft_certificates_issued", "Leaf certificates requested, by result");
     pub(in super::super) const RENEWALS: Name =
         ("weft_renewals", "Renewals decided by generation; stale means that a key was copied");
-    pub(in super::super) const SIGNING_LIMITED: Name =
-        ("weft_signing_limited", "Requests for a certificate refused by a limit of rate, by limit");
+    pub(in super::super) const SIGNING_LIMITED: Name = (
+        "weft_signing_limited",
+        "Requests for a certificate or token refused by a limit of rate, by limit",
+    );
+    pub(in super::super) const TLS_REFUSED: Name = (
+        "weft_tls_refused",
+        "Connections to ports of the server that ended in the TLS handshake, by port and reason",
+    );
     pub(in super::super) const TOKENS: Name = ("weft_tokens", "Enrolment tokens, by event");
 
     pub(in super::super) const PROCESS_MEMORY: Name =

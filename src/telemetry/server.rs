@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use super::edges::OTHER;
 use super::metrics::{BoundedLabels, ResultLabels, add, base_registry, names, result_label};
 use super::reading::{Read, Readings};
+use crate::model::Reason;
 
 /// Most HTTP routes with series of their own; the API has well under two hundred.
 const MAX_ROUTES: usize = 256;
@@ -19,8 +20,15 @@ const MAX_ROUTES: usize = 256;
 /// How renewals are decided, and the limits that requests for certificates may meet. All show as zero before
 /// they occur, so that a rate sees the first: a `stale` renewal is an alarm.
 const RENEWALS: [&str; 6] = ["ok", "repeated", "adopted", "stale", "foreign", "not_enrolled"];
-const SIGNING_LIMITS: [&str; 5] =
-    ["renew_sidecar", "renew_all", "enrol_service", "enrol_all", "enrol_refused_source"];
+const SIGNING_LIMITS: [&str; 7] = [
+    "renew_sidecar",
+    "renew_all",
+    "enrol_service",
+    "enrol_all",
+    "enrol_refused_source",
+    "mint_sidecar",
+    "mint_all",
+];
 
 /// From 250 µs (a read of the catalog) to 10 s.
 const HTTP_BUCKETS_SECONDS: [f64; 14] =
@@ -69,6 +77,12 @@ struct SourceLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    port: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     event: &'static str,
 }
@@ -95,6 +109,7 @@ struct Inner {
     tokens: Family<EventLabels, Counter>,
     renewals: Family<ResultLabels, Counter>,
     signing_limited: Family<LimitLabels, Counter>,
+    tls_refused: Family<RefusedLabels, Counter>,
 }
 
 impl Default for ServerMetrics {
@@ -122,6 +137,7 @@ impl ServerMetrics {
             tokens: Family::default(),
             renewals: Family::default(),
             signing_limited: Family::default(),
+            tls_refused: Family::default(),
         };
         let mut registry = base_registry();
         registry.register_collector(Box::new(inner.readings.clone()));
@@ -137,6 +153,7 @@ impl ServerMetrics {
         add(&mut registry, names::TOKENS, inner.tokens.clone());
         add(&mut registry, names::RENEWALS, inner.renewals.clone());
         add(&mut registry, names::SIGNING_LIMITED, inner.signing_limited.clone());
+        add(&mut registry, names::TLS_REFUSED, inner.tls_refused.clone());
         inner.registry = Arc::new(registry);
         for result in RENEWALS {
             drop(inner.renewals.get_or_create(&ResultLabels { result }));
@@ -219,6 +236,12 @@ impl ServerMetrics {
     /// A request for a certificate met a limit of rate.
     pub fn signing_limited(&self, limit: &'static str) {
         self.inner.signing_limited.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// A TLS handshake failed.
+    pub fn tls_refused(&self, port: &'static str, reason: Reason) {
+        let labels = RefusedLabels { port, reason: reason.as_str() };
+        self.inner.tls_refused.get_or_create(&labels).inc();
     }
 
     /// An enrolment token was `created`, `used`, `refused` or `revoked`.

@@ -14,11 +14,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
 use super::ALPN_HTTP1;
+use super::operators::OperatorVerifier;
 use super::provider::{VERSIONS, provider};
 use super::settings::FITS;
 
@@ -68,13 +69,14 @@ pub fn server_config(
     let builder = match clients {
         ClientAuthority::None => builder.with_no_client_auth(),
         ClientAuthority::Optional(path) | ClientAuthority::Required(path) => {
-            let roots = Arc::new(authorities(std::slice::from_ref(path))?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&OPERATORS));
-            let verifier = match clients {
-                ClientAuthority::Optional(_) => verifier.allow_unauthenticated(),
-                _ => verifier,
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|fault| at(path, fault))?)
+            let RootCertStore { roots } = authorities(std::slice::from_ref(path))?;
+            let algorithms = OPERATORS.signature_verification_algorithms;
+            let mandatory = matches!(clients, ClientAuthority::Required(_));
+            builder.with_client_cert_verifier(Arc::new(OperatorVerifier {
+                roots,
+                algorithms,
+                mandatory,
+            }))
         }
     };
     let (chain, key) = identity(keys)?;

@@ -8,6 +8,7 @@ pub mod files;
 mod identity;
 mod key;
 mod leaf;
+mod operators;
 mod provider;
 mod reason;
 mod settings;
@@ -34,7 +35,8 @@ use rustls::{ClientConfig, ServerConfig};
 pub use self::bans::BanList;
 pub use self::identity::Identity;
 pub use self::key::KeyRequest;
-pub use self::reason::{Rejection, reason_of, reason_of_io, rejection_of};
+pub use self::operators::certificate_name;
+pub use self::reason::{Rejection, reason_of, reason_of_io, rejection_of, rejection_of_io};
 
 use self::verify::{ClientVerifier, Expected, Role, ServerVerifier, Trust, TrustSource};
 use crate::model::spiffe::SpiffeError;

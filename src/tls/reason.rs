@@ -48,6 +48,8 @@ pub enum Rejection {
     ForeignDomain { id: SpiffeId, domain: TrustDomain },
     #[error("the peer is {found} instead of {expected}")]
     Unexpected { found: SpiffeId, expected: SpiffeId },
+    #[error("it is the certificate of a workload, which is never an operator's")]
+    Workload,
     #[error("{0} is not a service")]
     NotService(SpiffeId),
     #[error("{0} is not a control plane server")]
@@ -71,6 +73,7 @@ impl Rejection {
             Self::ForeignDomain { .. }
             | Self::Unexpected { .. }
             | Self::NotService(_)
+            | Self::Workload
             | Self::NotServer(_)
             | Self::Pin => Reason::IdentityMismatch,
             Self::ChainTooLarge { .. }
@@ -133,6 +136,12 @@ pub fn reason_of(error: &rustls::Error) -> Reason {
         rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => Reason::CertExpired,
         _ => Reason::TlsHandshake,
     }
+}
+
+/// Why this side refused the peer's certificate on a stream, if that is what failed.
+#[must_use]
+pub fn rejection_of_io(error: &io::Error) -> Option<&Rejection> {
+    error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(rejection_of)
 }
 
 /// The reason word for a handshake that failed on a stream, which wraps the TLS error if there is one.

@@ -158,7 +158,10 @@ impl Trust {
     }
 }
 
-fn check_size(leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Rejection> {
+pub(super) fn check_size(
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+) -> Result<(), Rejection> {
     let certificates = 1 + others.len();
     let bytes = leaf.len() + others.iter().map(|other| other.len()).sum::<usize>();
     if certificates > MAX_CHAIN || bytes > MAX_CHAIN_BYTES {

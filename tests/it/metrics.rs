@@ -143,6 +143,9 @@ async fn every_metric_is_fed() {
     dns.connect(server.bound().dns.unwrap()).await.unwrap();
     dns.send(b"\0").await.unwrap();
     dns.send(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x06consul\0\0\x06\0\x01").await.unwrap();
+    // Somebody who speaks no TLS.
+    let mut stranger = TcpStream::connect(server.bound().grpc).await.unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(http::send(http, "POST", "/v1/weft/tokens", r#"{"services":["x"]}"#).await.status, 200);
 
     assert_eq!(http::send(http, "GET", "/v1/health/service/db", "").await.status, 200);
@@ -166,6 +169,7 @@ async fn every_metric_is_fed() {
             r#"weft_http_answers_total{source="made"} 1"#,
             r#"weft_certificates_issued_total{result="ok"} 2"#,
             r#"weft_tokens_total{event="created"} 1"#,
+            r#"weft_tls_refused_total{port="grpc",reason="tls_handshake"} 1"#,
             r#"weft_dns_queries_total{type="SOA",rcode="NOERROR"} 1"#,
             r#"weft_dns_dropped_total{cause="no_question"} 1"#,
             r#"weft_check_changes_total{status="critical"} "#,

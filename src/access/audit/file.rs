@@ -76,6 +76,14 @@ impl AuditLog {
         Ok(Pending { log: self.clone(), entry: Some(Entry { begun: Some(seq), ..entry }) })
     }
 
+    /// Writes something that must not be known to anybody before it is written.
+    ///
+    /// # Errors
+    /// When the line is not on the disk.
+    pub async fn record(&self, entry: Entry) -> Result<(), AuditError> {
+        self.write(entry, true).await.map(drop)
+    }
+
     /// Writes that something was refused, unless there are too many of that in one second; they are
     /// counted instead. Whether it could be written changes nothing for whoever was refused.
     pub async fn refused(&self, entry: Entry) {

@@ -116,10 +116,11 @@ impl Keeper {
     }
 }
 
-/// Has what certificates were asked for written into the audit log as well, and gives it back.
+/// Has what is signed for sidecars written into the audit log before it is handed out, and gives the log
+/// back.
 pub(super) fn audited(grpc: &control::Bound, audit: Option<AuditLog>) -> Option<AuditLog> {
     let log = audit.clone()?;
-    grpc.on_certificate(move |asked| {
+    grpc.on_signed(move |asked| {
         let Asked { call, peer, caller, subject, outcome } = asked;
         let granted = outcome.is_ok();
         let entry = Entry {
@@ -132,7 +133,14 @@ pub(super) fn audited(grpc: &control::Bound, audit: Option<AuditLog>) -> Option<
                 .map_or_else(|why| format!("refused: {why}"), |serial| format!("signed {serial}")),
             ..Entry::default()
         };
-        if granted { log.note(entry) } else { log.note_refused(entry) }
+        let log = log.clone();
+        Box::pin(async move {
+            if granted {
+                return log.record(entry).await.map_err(|fault| fault.to_string());
+            }
+            log.note_refused(entry);
+            Ok(())
+        })
     });
     audit
 }

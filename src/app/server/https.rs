@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::material::Material;
+use crate::api::Tls;
 use crate::app::AppError;
-use crate::tls::ALPN_HTTP1;
+use crate::net::accept::TlsSource;
 use crate::tls::files::{ClientAuthority, KeyFiles};
+use crate::tls::{self, ALPN_HTTP1};
 
 /// What a server is told of its HTTPS port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,5 +28,14 @@ impl Https {
             Some(path) => ClientAuthority::Required(path.clone()),
         };
         Material::load(&self.keys, clients, ALPN_HTTP1)
+    }
+}
+
+/// TLS for the API with these settings.
+pub(super) fn tls(settings: TlsSource) -> Tls {
+    Tls {
+        settings,
+        name: tls::certificate_name,
+        why: |fault| (tls::reason_of_io(fault), tls::rejection_of_io(fault).map(ToString::to_string)),
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Settings, free};
+use super::{Settings, free, https};
 use crate::api::Listen;
 use crate::app::AppError;
 use crate::net::accept::TlsSource;
@@ -90,7 +90,7 @@ pub(super) fn places(settings: &Settings, tls: Option<TlsSource>) -> Result<Vec<
                 https.address
             )));
         }
-        places.push(Listen::Tls(https.address, source));
+        places.push(Listen::Tls(https.address, https::tls(source)));
     }
     Ok(places)
 }

@@ -56,7 +56,7 @@ async fn serve(world: &World) -> (std::net::SocketAddr, watch::Sender<bool>) {
     let config = tls::grpc_server_config(chain, &key.serialize_der(), &bundle, &list, now).unwrap();
     let (sink, tls) = watch::channel(config);
     let max_connections = limits::MAX_CONNECTIONS;
-    let port = Port { tls, routes, stop: stopped, max_connections, bans, tell: None };
+    let port = Port { tls, routes, stop: stopped, max_connections, bans, tell: None, refused: None };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

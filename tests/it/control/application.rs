@@ -104,3 +104,28 @@ async fn tokens_have_bounds() {
     }
     plane.stop().await;
 }
+
+/// Each application may ask as often as it likes; the authority signs so often for one and no oftener, and the
+/// others do not notice.
+#[tokio::test]
+async fn one_sidecar_cannot_have_tokens_without_end() {
+    let plane = Plane::start().await;
+    let (web, db) = (plane.agent("web", &[]).await, plane.agent("db", &[]).await);
+    let mut client = IdentityClient::new(as_agent(&plane, &web).await);
+    let request = || pb::MintJwtRequest { audience: vec!["api".to_owned()], ttl_s: 0 };
+    let mut refused = Vec::new();
+    for _ in 0..400 {
+        refused.extend(client.mint_jwt(request()).await.err());
+    }
+    assert!((100..=299).contains(&refused.len()), "{} of 400 were refused", refused.len());
+    for status in &refused {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        assert!(status.message().contains("mint_sidecar"), "{status:?}");
+    }
+    // It takes nothing from the others, nor from its own renewals.
+    let mut other = IdentityClient::new(as_agent(&plane, &db).await);
+    other.mint_jwt(request()).await.expect("another sidecar's token");
+    let csr = KeyRequest::generate().unwrap().csr;
+    client.renew(pb::RenewRequest { csr }).await.expect("a renewal");
+    plane.stop().await;
+}

@@ -3,6 +3,7 @@
 mod application;
 mod bans;
 mod enrol;
+mod ledger;
 mod race;
 mod registry;
 mod renewal;
@@ -27,7 +28,7 @@ use weft::ca::{self, Ca, Custody};
 use weft::catalog::{self, Catalog};
 use weft::control::edges::Edges;
 use weft::control::sessions::Sessions;
-use weft::control::{Server, Settings};
+use weft::control::{Asked, Server, Settings, Written};
 use weft::model::{
     Action, CheckDefinition, CheckKind, CheckStatus, Definition, InstanceId, NodeName, Registration,
     ServiceName, Sidecar,
@@ -58,12 +59,15 @@ pub(super) struct Options {
     pub(super) default_action: Action,
     /// How long a rotation takes an empty port for one whose sidecars are not back yet.
     pub(super) settle: Duration,
+    /// Writes down what is signed.
+    pub(super) write: Option<Arc<dyn Fn(Asked) -> Written + Send + Sync>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let control = Settings { dev: true, ..Settings::default() };
-        Self { control, leaf_ttl: LEAF_TTL, default_action: Action::Allow, settle: Duration::ZERO }
+        let (default_action, settle) = (Action::Allow, Duration::ZERO);
+        Self { control, leaf_ttl: LEAF_TTL, default_action, settle, write: None }
     }
 }
 
@@ -93,6 +97,9 @@ impl Plane {
         let custody = Custody { settle: options.settle, ..Custody::default() };
         let ca = Ca::open_in(Arc::clone(&store), settings, custody).await.unwrap();
         let bound = Server::bind(address, catalog.clone(), ca.clone(), options.control).unwrap();
+        if let Some(write) = options.write {
+            bound.on_signed(move |asked| write(asked));
+        }
         let (address, edges, sessions) = (bound.local_addr(), bound.edges(), bound.sessions());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(bound.serve(async { drop(stopped.await) }));

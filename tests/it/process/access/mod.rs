@@ -7,6 +7,7 @@ mod etcd;
 mod listeners;
 mod pki;
 mod scan;
+mod signing;
 
 use std::path::Path;
 
