@@ -32,7 +32,10 @@ fn call(pin: Option<&str>, presented: &Presented) -> Result<(), Rejection> {
     server.alpn_protocols = vec![ALPN_H2.to_vec()];
     let pair = handshake(&bootstrap_config(pin), &Arc::new(server));
     match &pair.client_error {
-        None => Ok(assert!(pair.completed())),
+        None => {
+            assert!(pair.completed());
+            Ok(())
+        }
         Some(error) => Err(rejection_of(error).unwrap_or_else(|| panic!("{error}")).clone()),
     }
 }
@@ -175,13 +178,13 @@ fn without_a_pin_an_external_root_says_nothing() {
     assert_eq!(call(None, &short), Err(Rejection::Root));
 }
 
-/// Impostors on the way to the first certificate, each with the reason that our side gives.
-#[test]
-fn impostors_below_an_external_root() {
-    let external = External::new();
-    let (mesh, now) = (&external.mesh, SystemTime::now());
-    let other = Forge::new("other.consul");
-    let cases: Vec<(&str, &str, Presented)> = vec![
+/// What it is, the word for the refusal, and what it shows.
+type Case = (&'static str, &'static str, Presented);
+
+/// Servers of other meshes.
+fn strangers(external: &External) -> Vec<Case> {
+    let mesh = &external.mesh;
+    vec![
         ("a mesh of another name below the same authority", "pin", external.neighbour("other.consul")),
         ("one of the same name below the same authority", "pin", external.neighbour("9f3c01d2.consul")),
         ("a lookalike of everything", "pin", External::new().server()),
@@ -200,6 +203,14 @@ fn impostors_below_an_external_root() {
             neighbour.chain.push(mesh.intermediate.der.clone());
             neighbour
         }),
+    ]
+}
+
+/// Our own key under certificates that make no intermediate of this mesh.
+fn intermediates(external: &External) -> Vec<Case> {
+    let (mesh, now) = (&external.mesh, SystemTime::now());
+    let other = Forge::new("other.consul");
+    vec![
         ("the intermediate for another domain", "foreign", {
             external.recertified(|p| p.subject_alt_names = vec![testing::uri("spiffe://other.consul")])
         }),
@@ -244,6 +255,13 @@ fn impostors_below_an_external_root() {
             presented.chain[1] = params.self_signed(key).unwrap().der().to_vec();
             presented
         }),
+    ]
+}
+
+/// Leaves that are no server's.
+fn leaves(external: &External) -> Vec<Case> {
+    let (mesh, now) = (&external.mesh, SystemTime::now());
+    vec![
         ("a service", "not a server", external.presented(mesh.sign(&mesh.params("db")))),
         ("a server whose time is over", "expired", {
             let params = valid(mesh.server_params(), now - 3 * MINUTE, 2 * MINUTE);
@@ -276,8 +294,15 @@ fn impostors_below_an_external_root() {
             presented.chain.swap(0, 1);
             presented
         }),
-    ];
-    for (what, want, presented) in cases {
+    ]
+}
+
+/// Impostors on the way to the first certificate, each with the reason that our side gives.
+#[test]
+fn impostors_below_an_external_root() {
+    let external = External::new();
+    let cases = [strangers(&external), intermediates(&external), leaves(&external)];
+    for (what, want, presented) in cases.into_iter().flatten() {
         let told = match call(Some(&external.pin()), &presented) {
             Ok(()) => panic!("{what} passed"),
             Err(rejection) => rejection,

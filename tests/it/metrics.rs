@@ -116,6 +116,14 @@ async fn exchange(address: SocketAddr) -> io::Result<Vec<u8>> {
     tokio::time::timeout(DEADLINE, exchanged).await.unwrap()
 }
 
+/// One question, and one message that is none.
+async fn ask_names(port: SocketAddr) {
+    let dns = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    dns.connect(port).await.unwrap();
+    dns.send(b"\0").await.unwrap();
+    dns.send(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x06consul\0\0\x06\0\x01").await.unwrap();
+}
+
 #[tokio::test]
 async fn every_metric_is_fed() {
     let names = declared();
@@ -138,11 +146,7 @@ async fn every_metric_is_fed() {
         r#"weft_authz_total{src="web",dst="db",action="allow"} 1"#,
     ];
     let db_page = shows(db_admin, &inbound).await;
-    // One question, and one message that is none.
-    let dns = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    dns.connect(server.bound().dns.unwrap()).await.unwrap();
-    dns.send(b"\0").await.unwrap();
-    dns.send(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x06consul\0\0\x06\0\x01").await.unwrap();
+    ask_names(server.bound().dns.unwrap()).await;
     // Somebody who speaks no TLS.
     let mut stranger = TcpStream::connect(server.bound().grpc).await.unwrap();
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

@@ -68,7 +68,8 @@ impl Places {
         let catalog = self.mesh.passing("db").await.len();
         let named = self.named().await;
         let endpoints = self.web.metric(r#"weft_endpoints{dst="db",state="healthy"}"#).await;
-        (catalog, named, endpoints.unwrap_or_default() as usize)
+        let shown = endpoints.unwrap_or_default();
+        (catalog, named, (0..u8::MAX).filter(|below| f64::from(*below) < shown).count())
     }
 
     /// SRV records, of which each instance has its own.

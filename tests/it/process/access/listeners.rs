@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::process::Signal;
 
-use super::super::mesh::{is_ready, ran};
+use super::super::mesh::{Ran, is_ready, ran};
 use super::super::support::{free_port, local, until};
 use super::pki::{Authority, Pair};
 use super::{Server, at, text};
@@ -166,6 +166,17 @@ async fn a_certificate_of_the_operators_authority_stands_for_a_token() {
     assert_eq!(lines.matches(r#""actor":"cert:"#).count(), 4, "{lines}");
 }
 
+/// A server with these flags, which end it.
+async fn server_with(flags: &[&str]) -> Ran {
+    let (grpc, http) = (local(free_port()).to_string(), local(free_port()).to_string());
+    let mut args = vec!["server", "--memory", "--dns-addr", "off", "--grpc-addr", &grpc];
+    if !flags.contains(&"--http-addr") {
+        args.extend(["--http-addr", &http]);
+    }
+    args.extend(flags);
+    ran(&args, &[]).await
+}
+
 #[tokio::test]
 async fn binds_that_would_be_open_are_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -231,13 +242,7 @@ async fn binds_that_would_be_open_are_refused() {
             "no certificate",
         ),
     ] {
-        let (grpc, http) = (local(free_port()).to_string(), local(free_port()).to_string());
-        let mut args = vec!["server", "--memory", "--dns-addr", "off", "--grpc-addr", &grpc];
-        if !flags.contains(&"--http-addr") {
-            args.extend(["--http-addr", &http]);
-        }
-        args.extend(flags.iter().copied());
-        let ran = ran(&args, &[]).await;
+        let ran = server_with(&flags).await;
         assert_eq!(ran.code, code, "{flags:?}: {}", ran.err);
         assert!(ran.err.contains(said), "{flags:?}: {}", ran.err);
     }
