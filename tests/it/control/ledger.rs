@@ -32,7 +32,7 @@ async fn kept(book: &Arc<Book>) -> Plane {
         let book = Arc::clone(&book);
         Box::pin(async move {
             // Slow enough that an answer which did not wait would be first.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            crate::pace::pause(std::time::Duration::from_millis(20)).await;
             if book.is_full.load(Ordering::SeqCst) {
                 return Err("the disk is full".to_owned());
             }
