@@ -173,7 +173,8 @@ fn next_pause(pause: Duration) -> Duration {
 }
 
 async fn serve_connection(raw: Raw, peer: Peer, router: Router, mut draining: watch::Receiver<bool>) {
-    let (stream, ends) = match raw.open(peer).await {
+    // A handshake is much larger than a connection that waits, which is to keep nothing of it.
+    let (stream, ends) = match Box::pin(raw.open(peer)).await {
         Ok(opened) => opened,
         Err(fault) => {
             tracing::debug!(%peer, %fault, "HTTP connection refused");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use weft::pb;
 use weft::pb::registry_client::RegistryClient;
 
@@ -16,6 +16,7 @@ use super::registry::channel;
 use super::support::until;
 use super::traffic::App;
 use crate::dns::question;
+use crate::pace::{pause, throughout};
 
 /// Of a tool: the shortest there is.
 const TOOL_TTL: Duration = Duration::from_secs(5);
@@ -118,14 +119,14 @@ async fn a_dead_holder_leaves_catalog_names_and_sidecars_within_its_ttl_and_a_se
 async fn a_server_that_was_killed_deregisters_nobody_when_it_returns() {
     let (mut places, _holder) = Places::start().await;
     places.hold().await;
-    sleep(TOOL_TTL - ONE_SECOND).await; // most of the period is over
+    throughout(TOOL_TTL - ONE_SECOND).await; // most of the period is over
     assert_eq!(places.shown().await, (2, 2, 2));
     places.mesh.kill_server().await;
     places.mesh.start_server().await;
     let back = Instant::now();
     while back.elapsed() < TOOL_TTL - ONE_SECOND {
         assert_eq!(places.shown().await, (2, 2, 2), "{:?} after the return", back.elapsed());
-        sleep(Duration::from_millis(20)).await;
+        pause(Duration::from_millis(20)).await;
     }
     // The tool's lease, which nobody keeps, got one full period and no more; the sidecar is back.
     let took = places.left(1, back).await;
