@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::Shared;
 use super::error::ApiError;
 use super::guard::Ends;
-use crate::access::audit::{AuditLog, Entry};
+use crate::access::audit::{AuditLog, Entry, Pending};
 use crate::access::{self, Actor, Refusal, routes};
 
 const TOKEN_HEADER: &str = "x-consul-token";
@@ -60,37 +60,45 @@ pub(super) struct Caller {
 
 /// Lets a request through to its handler, or refuses it.
 pub(super) async fn pass(app: &Shared, mut request: Request, next: Next) -> Response {
+    // On the heap, and gone before the handler runs: a query that waits for a change keeps none of it.
+    let pending = match Box::pin(admit(app, &mut request)).await {
+        Ok(pending) => pending,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let response = next.run(request).await;
+    if let Some(pending) = pending {
+        Box::pin(pending.finish(response.status().as_u16().to_string())).await;
+    }
+    response
+}
+
+/// Finds out who calls, and whether they may; what would change something is written down first.
+async fn admit(app: &Shared, request: &mut Request) -> Result<Option<Pending>, ApiError> {
     let credential = credential(request.uri(), request.headers());
     let certificate = request.extensions().get::<Ends>().and_then(|ends| ends.certificate.clone());
     let (actor, permission) = match identify(app, credential, certificate).await {
         Ok(actor) => {
-            let permission = permit(app, &request, &actor);
+            let permission = permit(app, request, &actor);
             (actor, permission)
         }
         Err(refusal) => (Actor::Anonymous, Err(refusal)),
     };
-    let entry = audited(app, &request, &actor);
+    let entry = audited(app, request, &actor);
     if let Err(refusal) = permission {
         if let Some((log, entry)) = entry {
             let outcome = format!("{} {refusal}", StatusCode::FORBIDDEN.as_u16());
             log.refused(Entry { outcome, ..entry }).await;
         }
-        return ApiError::new(StatusCode::FORBIDDEN, refusal.to_string()).into_response();
+        return Err(ApiError::new(StatusCode::FORBIDDEN, refusal.to_string()));
     }
     let is_local = request.extensions().get::<Ends>().is_some_and(|ends| ends.peer.is_local());
     request.extensions_mut().insert(Caller { actor, is_local });
-    let Some((log, entry)) = entry else { return next.run(request).await };
-    match log.begin(entry).await {
-        Ok(pending) => {
-            let response = next.run(request).await;
-            pending.finish(response.status().as_u16().to_string()).await;
-            response
-        }
-        Err(fault) => {
-            let text = format!("{fault}; nothing can be changed until it is written again");
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
-    }
+    let Some((log, entry)) = entry else { return Ok(None) };
+    let begun = log.begin(entry).await.map_err(|fault| {
+        let text = format!("{fault}; nothing can be changed until it is written again");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
+    Ok(Some(begun))
 }
 
 fn permit(app: &Shared, request: &Request, actor: &Actor) -> Result<(), Refusal> {

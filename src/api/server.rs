@@ -140,7 +140,8 @@ async fn accept_loop(listener: Listener, context: Context) {
                 let metrics = context.metrics.clone();
                 connections.spawn(async move {
                     let _held = (slot, place);
-                    match raw.open(peer).await {
+                    // A handshake is much larger than a connection that waits, which is to keep nothing of it.
+                    match Box::pin(raw.open(peer)).await {
                         Ok(opened) => serve_connection(opened, peer, router, draining).await,
                         Err(refused) => refuse(peer, &refused, &metrics),
                     }

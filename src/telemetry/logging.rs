@@ -12,8 +12,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use super::access;
 use super::feed::{FeedLayer, Wanted};
 
-/// The access log is on unless the filter says otherwise.
-const ACCESS_DEFAULT: &str = "access=info";
+/// The access log is on, and what the DNS library thinks of the packets of strangers is off, unless the
+/// filter says otherwise: a line for each would be theirs to fill disks with.
+const DEFAULTS: &str = "access=info,hickory_proto=error";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,7 +100,7 @@ pub fn init(level: &str, format: Format) -> Result<(), LoggingError> {
 /// The later directive for a target wins, so the user's text can override the default.
 fn filter(level: &str) -> Result<Targets, LoggingError> {
     check_bare_words(level)?;
-    format!("{ACCESS_DEFAULT},{level}")
+    format!("{DEFAULTS},{level}")
         .parse()
         .map_err(|source| LoggingError::Filter { text: level.to_owned(), source })
 }

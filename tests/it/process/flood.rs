@@ -18,8 +18,10 @@ use crate::http::send;
 
 /// Packets between two questions whose answers show that the server is well and keeps up.
 const BATCH: u64 = 64;
-/// What the allocator may still take after the first tenth.
-const GROWTH_BYTES: u64 = 1 << 20;
+/// What may still come after the first tenth: pages of the heap that were used at the start and given back,
+/// and are touched again one by one. A leak is at least 16 bytes for each packet that leaks.
+const GROWTH_BYTES: u64 = 6 << 20;
+const GROWTH_BYTES_PER_PACKET: u64 = 8;
 
 #[tokio::test]
 async fn mutated_packets_leave_the_server_well_and_its_memory_flat() {
@@ -49,7 +51,8 @@ async fn mutated_packets_leave_the_server_well_and_its_memory_flat() {
         "{packets} packets in {:?}: {early} bytes at first, at most {most} later",
         started.elapsed()
     );
-    assert!(most <= early + GROWTH_BYTES, "memory grew from {early} to {most} bytes");
+    let bound = early + GROWTH_BYTES + GROWTH_BYTES_PER_PACKET * packets;
+    assert!(most <= bound, "memory grew from {early} to {most} bytes");
     mesh.stop_server().await;
 }
 
