@@ -168,7 +168,7 @@ fn texts_and_codes_by_table() {
         ("kv get -h", 0, "Usage: consul kv get [options] [KEY_OR_PREFIX]\n"),
         ("kv get -format=json a", 1, "flag provided but not defined: -format\nUsage: consul kv get"),
         ("intention check -bogus a b", 2, "flag provided but not defined: -bogus\n"),
-        ("acl token list", 1, "`consul acl` is not part of Weft: there are no ACL tokens"),
+        ("acl token list", 1, "`consul acl` is not part of Weft: tokens have scopes"),
         ("validate", 1, "Must specify at least one config file or directory"),
         ("version", 0, "Consul v1.8.7\nWeft "),
         ("--version", 0, "Consul v1.8.7\nWeft "),

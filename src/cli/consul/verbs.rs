@@ -230,7 +230,7 @@ pub(super) const VERBS: &[Verb] = &[
 
 /// Commands that there are not, and why.
 pub(super) const ABSENT: &[(&str, &str)] = &[
-    ("acl", "there are no ACL tokens"),
+    ("acl", "tokens have scopes instead of policies; see `weft api-token --help`"),
     (
         "connect",
         "of it there is `connect ca`; run a sidecar with `weft proxy --config FILE`; it needs no Envoy",
@@ -240,8 +240,8 @@ pub(super) const ABSENT: &[(&str, &str)] = &[
     ("exec", "nothing is run on behalf of a remote caller"),
     ("keygen", "there is no gossip to encrypt"),
     ("keyring", "there is no gossip to encrypt"),
-    ("login", "there are no ACL tokens"),
-    ("logout", "there are no ACL tokens"),
+    ("login", "there are no auth methods; see `weft api-token --help`"),
+    ("logout", "there are no auth methods; see `weft api-token --help`"),
     ("operator", "there is no Raft; servers meet in the store"),
     ("peering", "there is one cluster"),
     ("resource", "there are no resources; use `consul config`"),

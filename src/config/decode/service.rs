@@ -29,7 +29,7 @@ const GATEWAYS: [&str; 4] = ["mesh-gateway", "terminating-gateway", "ingress-gat
 pub(super) const ONE_PORT: Reasons =
     &[("an instance is reached at one TCP port", &["socket_path", "ports"])];
 pub(super) const HINTS: Reasons = &[
-    ("there are no ACL tokens; proxies prove who they are by certificate", &["token"]),
+    ("what a file declares needs no token; proxies prove who they are by certificate", &["token"]),
     ("instances are not chosen by locality", &["locality"]),
 ];
 

@@ -1,11 +1,15 @@
-//! `docs/threat-model.md` names the tests that hold what it says: they must exist.
+//! Documents name the tests that hold what they promise: these must exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The names in the last column of the page's tables, such as `crowds::a_denial_closes_all`.
+/// The names in the last column of every table of a page that is headed `held by`, such as
+/// `crowds::a_denial_closes_all`.
 fn named(page: &str) -> Vec<&str> {
-    let cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.rsplit('|').nth(1));
+    let tables =
+        page.split("\n\n").filter(|part| part.lines().any(|line| line.ends_with("| held by |")));
+    let cells =
+        tables.flat_map(str::lines).filter_map(|line| line.strip_prefix("| ")?.rsplit('|').nth(1));
     let quoted = |cell| str::split(cell, '`').skip(1).step_by(2);
     cells.flat_map(quoted).filter(|name| !name.contains(' ') && !name.contains(['/', '-'])).collect()
 }
@@ -29,14 +33,16 @@ fn exists(root: &Path, name: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_the_threat_model_names_is_there() {
+fn every_test_that_the_documents_name_is_there() {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(home.join("docs/threat-model.md")).unwrap();
-    let names = named(&page);
-    assert!(names.len() > 60, "{names:?}");
     let roots = [home.join("tests/it"), home.join("src")];
-    let is_lost = |name: &&&str| !roots.iter().any(|root| exists(root, name));
-    let lost: Vec<_> = names.iter().filter(is_lost).collect();
-    assert!(lost.is_empty(), "named in docs/threat-model.md and not there: {lost:?}");
+    for (page, least) in [("threat-model.md", 60), ("consul-compatibility.md", 20), ("tunnel.md", 12)] {
+        let text = fs::read_to_string(home.join("docs").join(page)).unwrap();
+        let names = named(&text);
+        assert!(names.len() >= least, "{page} names {} tests", names.len());
+        let is_lost = |name: &&&str| !roots.iter().any(|root| exists(root, name));
+        let lost: Vec<_> = names.iter().filter(is_lost).collect();
+        assert!(lost.is_empty(), "named in docs/{page} and not there: {lost:?}");
+    }
     assert!(!exists(&roots[0], "crowds::no_such_test") && !exists(&roots[0], "no_such_module::a"));
 }
