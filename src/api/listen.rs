@@ -78,7 +78,7 @@ impl Listener {
         Ok(match place {
             Listen::Tcp(address) => Self::Tcp(TcpListener::bind(address).await?),
             Listen::Tls(address, source) => Self::Tls(TcpListener::bind(address).await?, source.clone()),
-            Listen::Unix { path, mode } => Self::Unix(LocalListener::bind(path, *mode)?),
+            Listen::Unix { path, mode } => Self::Unix(LocalListener::bind(path, *mode, false)?),
         })
     }
 
@@ -102,8 +102,8 @@ impl Listener {
                 (Raw::Tls(stream, source.clone()), Peer::Tcp(peer))
             }
             Self::Unix(listener) => {
-                let (stream, user) = listener.accept().await?;
-                (Raw::Unix(stream), Peer::User(user))
+                let (stream, process) = listener.accept().await?;
+                (Raw::Unix(stream), Peer::User(process.uid()))
             }
         })
     }

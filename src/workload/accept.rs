@@ -17,9 +17,9 @@ use tower_service::Service as _;
 
 use super::authority::Filter;
 use super::caller::Caller;
-use super::socket::Socket;
 use super::{limits, stopping};
 use crate::net::http2;
+use crate::net::local::LocalListener;
 use crate::net::seats::{Seat, Seats};
 
 /// Everything a connection needs.
@@ -31,7 +31,7 @@ pub(super) struct Port {
 
 impl Port {
     /// Accepts until `stop`, removes the socket, and lets the connections end within the grace.
-    pub(super) async fn run(mut self, socket: Socket) {
+    pub(super) async fn run(mut self, socket: LocalListener) {
         let (listed, strangers) =
             (Seats::new(limits::MAX_CONNECTIONS), Seats::new(limits::MAX_STRANGERS));
         let mut connections = JoinSet::new();
@@ -40,14 +40,10 @@ impl Port {
             let accepted = tokio::select! {
                 () = stopping(&mut self.stop) => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = socket.listener().accept() => accepted,
+                accepted = socket.accept() => accepted,
             };
-            let admitted = accepted.and_then(|(stream, _)| {
-                let caller = Caller::new(stream.peer_cred()?, &self.uids);
-                Ok((stream, caller))
-            });
-            let (stream, caller) = match admitted {
-                Ok(admitted) => admitted,
+            let (stream, caller) = match accepted {
+                Ok((stream, process)) => (stream, Caller::new(process, &self.uids)),
                 Err(error) => {
                     pause(&error).await;
                     continue;

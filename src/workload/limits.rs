@@ -40,5 +40,3 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How long connections may take to end after the stop.
 pub const STOP_GRACE: Duration = Duration::from_secs(1);
-/// Connections that wait to be accepted.
-pub const BACKLOG: i32 = 128;

@@ -15,10 +15,8 @@ mod follow;
 pub mod limits;
 mod mint;
 mod service;
-mod socket;
 mod token;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
@@ -27,12 +25,17 @@ use tonic::service::Routes;
 
 use self::accept::Port;
 use self::service::Api;
-use self::socket::Socket;
 use crate::agent;
+use crate::net::local::{LocalError, LocalListener};
 use crate::pb::spiffe::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 
 /// Where clients look for the address of the Workload API.
 pub const ENDPOINT_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+/// For the own user only: the file system keeps the others out.
+const OWN: u32 = 0o600;
+/// Others are on the list: who connects is for the list to judge.
+const ALL: u32 = 0o666;
 
 /// Where it is, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,29 +63,16 @@ impl Settings {
 /// Why it cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
-    #[error("cannot listen at {path} for workloads: {source}", path = path.display())]
-    Bind { path: PathBuf, source: io::Error },
     #[error(
-        "{path} is not a socket, and stays as it is; choose another path with --workload-socket",
-        path = .0.display()
+        "cannot listen at {path} for workloads: {source}; --workload-socket names another path",
+        path = path.display()
     )]
-    NotASocket(PathBuf),
-    #[error(
-        "somebody listens at {path} already; stop it or choose another path with --workload-socket",
-        path = .0.display()
-    )]
-    InUse(PathBuf),
-    #[error(
-        "anybody could replace {path}: others may write to its directory; choose one that they cannot, or \
-         that has the sticky bit",
-        path = .0.display()
-    )]
-    OpenDirectory(PathBuf),
+    Bind { path: PathBuf, source: LocalError },
 }
 
 /// A socket that listens but does not accept yet. Dropping it removes the socket.
 pub struct Server {
-    socket: Socket,
+    socket: LocalListener,
     uids: Vec<u32>,
 }
 
@@ -94,8 +84,9 @@ impl Server {
     /// When there is something else, or the socket cannot be made.
     pub fn bind(settings: &Settings, succeeds: bool) -> Result<Self, WorkloadError> {
         let (uids, own) = (settings.served(), geteuid().as_raw());
-        let only_own = uids.iter().all(|uid| *uid == own);
-        let socket = Socket::bind(&settings.path, only_own, succeeds)?;
+        let mode = if uids.iter().all(|uid| *uid == own) { OWN } else { ALL };
+        let failed = |source| WorkloadError::Bind { path: settings.path.clone(), source };
+        let socket = LocalListener::bind(&settings.path, mode, succeeds).map_err(failed)?;
         Ok(Self { socket, uids })
     }
 

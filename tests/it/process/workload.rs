@@ -157,7 +157,7 @@ async fn what_cannot_work_says_why() {
     let spec = spec.flags(&["--workload-socket", file.to_string_lossy().into_owned().leak()]);
     let mut refused = place.mesh.launch(&spec).await;
     assert_ne!(refused.ended().await, 0);
-    assert!(refused.stderr().contains("not a socket"), "{}", refused.stderr());
+    assert!(refused.stderr().contains("no socket"), "{}", refused.stderr());
     assert_eq!(fs::read_to_string(&file).unwrap(), "data");
 }
 
