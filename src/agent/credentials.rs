@@ -73,7 +73,7 @@ impl Credentials {
         }
     }
 
-    /// The timetable of a predecessor's certificate: renewed at half of what the wall clock says is left,
+    /// The timetable of a predecessor's certificate: renewed at two fifths of what the wall clock says is left,
     /// so that successors in a row do not put it off.
     fn inherited(&self) -> Option<Schedule> {
         let not_after = self.keeper.watch().borrow().as_ref()?.not_after();

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use super::mesh::{Mesh, Spec};
-use super::support::slow;
+use rustix::process::Signal;
+
+use super::mesh::{Mesh, Sidecar, Spec};
+use super::support::{slow, until};
 use super::traffic::{App, Load};
+use crate::pace;
 
 #[tokio::test]
 async fn new_connections_do_not_notice_renewals() {
@@ -38,5 +41,35 @@ async fn new_connections_do_not_notice_renewals() {
         seen.total(),
         seen.failures.len()
     );
+    assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+}
+
+/// How often a sidecar has renewed its certificate.
+async fn renewals(sidecar: &Sidecar) -> f64 {
+    sidecar.metric(r#"weft_cert_renewals_total{result="ok"}"#).await.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn an_authority_that_is_away_for_half_a_lifetime_is_not_missed() {
+    const LIFE: Duration = Duration::from_secs(20);
+    let (mut mesh, app) = (Mesh::dev("20s").await, App::start("db-1").await);
+    let db = mesh.sidecar(&Spec::new("db", "db-1", app.port())).await;
+    let spec = Spec::new("web", "web-1", 1).upstream("db");
+    let web = mesh.sidecar(&spec).await;
+    let load = Load::start(spec.door(), 50);
+    let first = renewals(&web).await;
+    until("a renewal", async || renewals(&web).await > first).await;
+    // Just before the next one, which is as late as it can be.
+    pace::throughout(LIFE.mul_f64(0.34)).await;
+    let before = [renewals(&web).await, renewals(&db).await];
+    mesh.server().signal(Signal::STOP);
+    pace::throughout(LIFE / 2).await;
+    assert_eq!(renewals(&web).await, before[0], "somebody else signs");
+    mesh.server().signal(Signal::CONT);
+    for (sidecar, before) in [&web, &db].into_iter().zip(before) {
+        until("a renewal after the return", async || renewals(sidecar).await > before).await;
+    }
+    let seen = load.finish().await;
+    println!("{} ok, {} failed", seen.total(), seen.failures.len());
     assert!(seen.failures.is_empty(), "{:?}", seen.failures);
 }
