@@ -99,21 +99,42 @@ pub enum Refusal {
 /// # Errors
 /// What it lacks.
 pub fn decide(rule: Option<&Rule>, actor: &Actor) -> Result<(), Refusal> {
-    let scopes = actor.scopes();
     let (allowed, need) = match rule.map(|rule| rule.need) {
-        Some(Need::Nothing) => (true, String::new()),
+        Some(Need::Nothing) => return Ok(()),
         Some(Need::Token) => (*actor != Actor::Anonymous, "any".to_owned()),
-        Some(Need::Scope(scope)) => (scopes.contains(scope), scope.to_string()),
-        None => (scopes == Scopes::all(), "*".to_owned()),
+        Some(Need::Scope(scope)) => return permit(scope, actor),
+        None => (actor.scopes() == Scopes::all(), "*".to_owned()),
     };
-    match (allowed, actor) {
-        (true, _) => Ok(()),
-        (false, Actor::Anonymous) => Err(Refusal::Anonymous(need)),
-        (false, Actor::Token { accessor, .. }) => {
-            Err(Refusal::Lacks { actor: format!("token with AccessorID '{accessor}'"), need })
+    if allowed { Ok(()) } else { Err(lacks(actor, need)) }
+}
+
+/// Whether an actor may do what `scope` opens.
+///
+/// # Errors
+/// When he lacks it.
+pub fn permit(scope: Scope, actor: &Actor) -> Result<(), Refusal> {
+    if actor.scopes().contains(scope) { Ok(()) } else { Err(lacks(actor, scope.to_string())) }
+}
+
+fn lacks(actor: &Actor, need: String) -> Refusal {
+    match actor {
+        Actor::Anonymous => Refusal::Anonymous(need),
+        Actor::Token { accessor, .. } => {
+            Refusal::Lacks { actor: format!("token with AccessorID '{accessor}'"), need }
         }
-        (false, actor) => Err(Refusal::Lacks { actor: actor.to_string(), need }),
+        actor => Refusal::Lacks { actor: actor.to_string(), need },
     }
+}
+
+/// The token in the headers of a request, from where Consul looks for it and in its order; an empty one is
+/// none. `header` finds the text of a header by its name in lower case.
+pub fn credential<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<&'a str> {
+    let bearer = || {
+        let (scheme, token) = header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    };
+    let is_there = |token: &&str| !token.is_empty();
+    header("x-consul-token").filter(is_there).or_else(|| bearer().filter(is_there))
 }
 
 #[cfg(test)]

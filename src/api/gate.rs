@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{MatchedPath, Query, Request};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -21,8 +21,6 @@ use super::error::ApiError;
 use super::guard::Ends;
 use crate::access::audit::{AuditLog, Entry, Pending};
 use crate::access::{self, Actor, Refusal, routes};
-
-const TOKEN_HEADER: &str = "x-consul-token";
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,14 +147,8 @@ async fn identify(
 
 /// The token of a request, from where Consul looks for it and in its order; an empty one is none.
 fn credential(uri: &Uri, headers: &HeaderMap) -> Option<Zeroizing<String>> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let bearer = || {
-        let (scheme, token) = text(header::AUTHORIZATION.as_str())?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    };
-    let in_header = || text(TOKEN_HEADER).filter(|token| !token.is_empty());
-    let in_headers = || in_header().or_else(|| bearer().filter(|token| !token.is_empty()));
-    in_query(uri).or_else(|| in_headers().map(str::to_owned)).map(Zeroizing::new)
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    in_query(uri).or_else(|| access::credential(text).map(str::to_owned)).map(Zeroizing::new)
 }
 
 fn in_query(uri: &Uri) -> Option<String> {

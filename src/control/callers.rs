@@ -9,12 +9,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::peer::Peer;
-use crate::access::{Access, Actor, Refusal, Scope};
+use crate::access::{self, Access, Refusal, Scope};
 use crate::model::ServiceName;
-
-/// Where Consul's own gRPC services look for a token.
-const TOKEN: &str = "x-consul-token";
-const AUTHORIZATION: &str = "authorization";
 
 /// Who calls.
 #[derive(Debug)]
@@ -62,31 +58,16 @@ impl Callers {
     }
 
     async fn judge(&self, metadata: &MetadataMap, scope: Scope) -> Result<(), Status> {
-        let Some(access) = &self.access else { return Ok(()) };
-        let Some(token) = token(metadata) else {
+        let Some(judge) = &self.access else { return Ok(()) };
+        let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+        let Some(token) = access::credential(text) else {
             return Err(Status::unauthenticated(format!(
-                "this server requires a token with the scope {scope}, in the metadata {TOKEN} or {AUTHORIZATION}; \
-                 make one with `weft api-token create`"
+                "this server requires a token with the scope {scope}, in the metadata x-consul-token or \
+                 authorization; make one with `weft api-token create`"
             )));
         };
         let refused = |refusal: Refusal| Status::permission_denied(refusal.to_string());
-        let actor = access.identify(token, SystemTime::now()).await.map_err(refused)?;
-        if actor.scopes().contains(scope) {
-            return Ok(());
-        }
-        Err(refused(lacks(&actor, scope)))
+        let actor = judge.identify(token, SystemTime::now()).await.map_err(refused)?;
+        access::permit(scope, &actor).map_err(refused)
     }
-}
-
-fn lacks(actor: &Actor, scope: Scope) -> Refusal {
-    Refusal::Lacks { actor: actor.to_string(), need: scope.to_string() }
-}
-
-fn token(metadata: &MetadataMap) -> Option<&str> {
-    let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
-    let bearer = || {
-        let (scheme, token) = text(AUTHORIZATION)?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    };
-    text(TOKEN).or_else(bearer).filter(|token| !token.is_empty())
 }
