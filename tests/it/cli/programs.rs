@@ -91,7 +91,7 @@ async fn a_lock_excludes_and_passes_on() {
     let held = consul.dir.path().join("held");
     let script = "echo $CONSUL_LOCK_HELD > held; while [ ! -e go ]; do sleep 0.02; done; exit 3";
     let mut first = start(&consul, &["lock", "-child-exit-code", "app/leader", script]);
-    until("the first holder", async || held.exists()).await;
+    until("the first holder", async || lines(&held).len() == 1).await; // the shell makes it before it writes
     assert_eq!(lines(&held), ["true"]);
     let late = consul.line("lock -timeout=200ms app/leader touch late").await;
     assert_eq!(late.code, 1);
