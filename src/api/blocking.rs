@@ -68,7 +68,8 @@ impl Read {
         let options = params.read_options(&app.state.catalog.settings().datacenter)?;
         let mut index = current();
         if options.must_wait(index) {
-            hold(app, &options, changed(options.index)).await;
+            // On the heap: a future that is an argument takes its room twice in the one that calls.
+            hold(app, &options, Box::pin(changed(options.index))).await;
             index = current();
         }
         let cached = params.first("cached").is_some();

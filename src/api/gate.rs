@@ -11,8 +11,6 @@ use std::time::SystemTime;
 
 use axum::extract::{MatchedPath, Query, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use zeroize::Zeroizing;
 
@@ -56,22 +54,8 @@ pub(super) struct Caller {
     pub(super) is_local: bool,
 }
 
-/// Lets a request through to its handler, or refuses it.
-pub(super) async fn pass(app: &Shared, mut request: Request, next: Next) -> Response {
-    // On the heap, and gone before the handler runs: a query that waits for a change keeps none of it.
-    let pending = match Box::pin(admit(app, &mut request)).await {
-        Ok(pending) => pending,
-        Err(refusal) => return refusal.into_response(),
-    };
-    let response = next.run(request).await;
-    if let Some(pending) = pending {
-        Box::pin(pending.finish(response.status().as_u16().to_string())).await;
-    }
-    response
-}
-
 /// Finds out who calls, and whether they may; what would change something is written down first.
-async fn admit(app: &Shared, request: &mut Request) -> Result<Option<Pending>, ApiError> {
+pub(super) async fn admit(app: &Shared, request: &mut Request) -> Result<Option<Pending>, ApiError> {
     let credential = credential(request.uri(), request.headers());
     let certificate = request.extensions().get::<Ends>().and_then(|ends| ends.certificate.clone());
     let (actor, permission) = match identify(app, credential, certificate).await {

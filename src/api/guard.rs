@@ -2,6 +2,7 @@
 //! rebinding, 421) and writes that began on another site (403). Programs that are not browsers send
 //! neither `Origin` nor `Sec-Fetch-Site` and are not affected.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use super::Shared;
 use super::error::ApiError;
 use super::gate::{self, Peer};
 use crate::access::Actor;
-use crate::access::audit::Entry;
+use crate::access::audit::{Entry, Pending};
 use crate::telemetry::ServerMetrics;
 
 /// Names by which every server may be called. Nobody can own a name without a dot on the Internet, so no
@@ -36,24 +37,62 @@ pub(super) struct Ends {
 }
 
 /// Runs before every handler; counts the request and adds the headers every answer has.
-pub(super) async fn guard(State(app): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let local = request.extensions().get::<Ends>().and_then(|ends| ends.local);
+///
+/// What is only needed before the handler runs is on the heap and gone by then, since thousands of queries may
+/// wait for a change. No `async fn`, which would keep its arguments to its end.
+pub(super) fn guard(
+    State(app): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> impl Future<Output = Response> + Send {
     let counted = Counted::new(&request);
-    let mut response = match check(&app.state.allowed_hosts, local, &request) {
-        Ok(()) => gate::pass(&app, request, next).await,
-        Err(refusal) => {
-            if let Some((log, entry)) = gate::audited(&app, &request, &Actor::Anonymous) {
-                let outcome = refusal.status.as_u16().to_string();
-                log.refused(Entry { outcome, ..entry }).await;
+    let entering = Box::pin(enter(Arc::clone(&app), request));
+    async move {
+        let mut response = match entering.await {
+            Ok(entered) => {
+                let (answering, pending) = entered.begin(next);
+                let response = answering.await;
+                if let Some(pending) = pending {
+                    Box::pin(pending.finish(response.status().as_u16().to_string())).await;
+                }
+                response
             }
-            refusal.into_response()
+            Err(refusal) => refusal.into_response(),
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        counted.answered(&app.state.metrics, response.status());
+        response
+    }
+}
+
+/// A request that its handler may see.
+struct Entered {
+    request: Request,
+    /// What the audit log waits to be told.
+    pending: Option<Box<Pending>>,
+}
+
+impl Entered {
+    /// The handler's answer to come, and what it is to be written down in. Frees the box, which an `async fn`
+    /// would hold on to.
+    fn begin(self: Box<Self>, next: Next) -> (impl Future<Output = Response>, Option<Box<Pending>>) {
+        (next.run(self.request), self.pending)
+    }
+}
+
+async fn enter(app: Arc<Shared>, mut request: Request) -> Result<Box<Entered>, ApiError> {
+    let local = request.extensions().get::<Ends>().and_then(|ends| ends.local);
+    if let Err(refusal) = check(&app.state.allowed_hosts, local, &request) {
+        if let Some((log, entry)) = gate::audited(&app, &request, &Actor::Anonymous) {
+            let outcome = refusal.status.as_u16().to_string();
+            log.refused(Entry { outcome, ..entry }).await;
         }
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    counted.answered(&app.state.metrics, response.status());
-    response
+        return Err(refusal);
+    }
+    let pending = gate::admit(&app, &mut request).await?.map(Box::new);
+    Ok(Box::new(Entered { request, pending }))
 }
 
 /// What is counted of a request, kept while it is answered.
