@@ -3,6 +3,7 @@
 //! `agent`, `tunnel`, `proxy` and `control` call it. Invariants: TLS 1.3 only; every peer certificate
 //! goes through `verify`; nothing is ever resumed; an [`Identity`] exists only if its parts fit.
 
+mod aes;
 mod bans;
 pub mod files;
 mod identity;

@@ -9,6 +9,8 @@ use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use webpki::aws_lc_rs as algorithm;
 
+use super::aes;
+
 /// The only protocol version offered and accepted.
 pub(super) const VERSIONS: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
@@ -31,12 +33,7 @@ pub(super) static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorit
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {
-        // AES-128 first: the fastest, and as strong as the P-256 certificates around it.
-        cipher_suites: vec![
-            cipher_suite::TLS13_AES_128_GCM_SHA256,
-            cipher_suite::TLS13_AES_256_GCM_SHA384,
-            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
+        cipher_suites: [&aes::suites()[..], &[cipher_suite::TLS13_CHACHA20_POLY1305_SHA256]].concat(),
         // The hybrid first: what is recorded today shall not be readable by a later quantum computer.
         kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
         signature_verification_algorithms: SIGNATURES,

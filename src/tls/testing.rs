@@ -11,6 +11,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -119,7 +120,11 @@ impl Presented {
 
     /// A server that presents this and accepts any client, with or without a certificate.
     pub(crate) fn careless_server(&self) -> Arc<ServerConfig> {
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        self.careless_server_by(default_provider())
+    }
+
+    pub(crate) fn careless_server_by(&self, provider: CryptoProvider) -> Arc<ServerConfig> {
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_client_cert_verifier(Arc::new(Careless))
@@ -147,7 +152,11 @@ impl Presented {
 
 /// A client that accepts any server and has no certificate.
 pub(crate) fn nameless_client() -> Arc<ClientConfig> {
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    nameless_client_by(default_provider())
+}
+
+pub(crate) fn nameless_client_by(provider: CryptoProvider) -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
