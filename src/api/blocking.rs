@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -68,8 +69,7 @@ impl Read {
         let options = params.read_options(&app.state.catalog.settings().datacenter)?;
         let mut index = current();
         if options.must_wait(index) {
-            // On the heap: a future that is an argument takes its room twice in the one that calls.
-            hold(app, &options, Box::pin(changed(options.index))).await;
+            hold(app, &options, pin!(changed(options.index))).await;
             index = current();
         }
         let cached = params.first("cached").is_some();
@@ -161,8 +161,13 @@ async fn any_change(app: &Shared, topics: &[Topic], index: Index) {
     waits.next().await;
 }
 
-/// Waits for a change, at most as long as asked for and not beyond the server's own end.
-pub(super) async fn hold(app: &Shared, options: &ReadOptions, change: impl Future<Output = ()>) {
+/// Waits for a change, at most as long as asked for and not beyond the server's own end. The change is
+/// borrowed: by value it would take its room twice in what thousands of queries keep.
+pub(super) async fn hold(
+    app: &Shared,
+    options: &ReadOptions,
+    change: Pin<&mut impl Future<Output = ()>>,
+) {
     let mut draining = app.draining.clone();
     tokio::select! {
         () = change => {}

@@ -1,6 +1,8 @@
 //! `/v1/connect/ca/roots` and `/v1/agent/connect`: whom to trust, and who may connect.
 //! `configuration` has the rest of the authority.
 
+use std::pin::pin;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -40,7 +42,7 @@ pub(super) async fn roots(State(app): App, params: Params) -> Result<Response, A
             // An error means that the authority is gone: nothing will change any more.
             drop(changes.wait_for(|version| *version > options.index).await);
         };
-        blocking::hold(&app, &options, passed).await;
+        blocking::hold(&app, &options, pin!(passed)).await;
     }
     let version = app.state.ca.overview().version;
     let roots = app.state.ca.roots();

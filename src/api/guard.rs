@@ -1,6 +1,7 @@
 //! Refuses what a web page could make a browser send: requests under a foreign host name (DNS
 //! rebinding, 421) and writes that began on another site (403). Programs that are not browsers send
-//! neither `Origin` nor `Sec-Fetch-Site` and are not affected.
+//! neither `Origin` nor `Sec-Fetch-Site` and are not affected. What passes goes through `gate` to its handler,
+//! and is counted.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -199,8 +200,24 @@ fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::query::Params;
+    use super::super::{App, health};
     use super::*;
     use axum::body::Body;
+    use axum::extract::Path;
+
+    /// Thousands of queries may wait, each with the future of this and of its handler.
+    #[test]
+    fn what_a_waiting_query_keeps_is_small() {
+        fn of_guard<F: Future>(_: fn(State<Arc<Shared>>, Request, Next) -> F) -> usize {
+            size_of::<F>()
+        }
+        fn of_handler<F: Future>(_: fn(App, Path<String>, Params) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(of_guard(guard) <= 640, "{}", of_guard(guard));
+        assert!(of_handler(health::service) <= 1_200, "{}", of_handler(health::service));
+    }
 
     #[test]
     fn hosts_by_table() {

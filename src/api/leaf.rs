@@ -6,6 +6,7 @@
 //! before it expires, and when another root signs; an expired one is never served.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -128,7 +129,7 @@ pub(super) async fn leaf(
                 _ = changes.wait_for(|_| app.state.ca.active_root() != root) => {}
             }
         };
-        blocking::hold(&app, &options, renewed).await;
+        blocking::hold(&app, &options, pin!(renewed)).await;
     }
     let ((index, shape), _) = app.leaves.with(&app, &name, |leaf| (leaf.index, shape(&name, leaf)))?;
     let mut response = reply::json(params.layout, &shape);

@@ -2,6 +2,7 @@
 //! here belong to that node and stay until they are taken back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue};
@@ -50,7 +51,7 @@ pub(in crate::api) async fn get(
     let known = params.non_empty("hash");
     let Some((mut record, mut hash)) = find(&app, &id) else { return Err(unknown()) };
     if known == Some(hash.as_str()) {
-        blocking::hold(&app, &options, until_other(&app, &id, &hash)).await;
+        blocking::hold(&app, &options, pin!(until_other(&app, &id, &hash))).await;
         (record, hash) = find(&app, &id).ok_or_else(unknown)?;
     }
     let mut shape = AgentService::from(&*record.instance);
